@@ -1,0 +1,1 @@
+"""Kubernetes and configuration types as frozen structs; imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""API group version inference.networking.k8s.io/v1."""

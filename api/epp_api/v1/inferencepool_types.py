@@ -1,0 +1,51 @@
+"""InferencePool of ``inference.networking.k8s.io/v1``.
+
+Reference: GAIE v1.6.0 api/v1/inferencepool_types.go; validation lives in the CRD
+(``config/crd/bases``), not here.
+"""
+
+from epp_api.meta import ApiStruct, ObjectMeta
+
+GROUP = "inference.networking.k8s.io"
+API_VERSION = f"{GROUP}/v1"
+KIND = "InferencePool"
+
+
+class LabelSelector(ApiStruct):
+    """Equality selector over pod labels of the pool's namespace."""
+
+    match_labels: dict[str, str] = {}
+
+
+class Port(ApiStruct):
+    """A port number, 1 to 65535."""
+
+    number: int
+
+
+class EndpointPickerRef(ApiStruct):
+    """How the gateway reaches its endpoint picker; only ``failure_mode`` concerns us."""
+
+    group: str = ""
+    kind: str = "Service"
+    name: str = ""
+    port: Port | None = None
+    failure_mode: str = "FailClose"
+
+
+class InferencePoolSpec(ApiStruct):
+    """``spec`` of a pool: which pods, which ports; each port is an endpoint of its own per pod."""
+
+    selector: LabelSelector
+    target_ports: list[Port]
+    app_protocol: str = "http"
+    endpoint_picker_ref: EndpointPickerRef | None = None
+
+
+class InferencePool(ApiStruct):
+    """A set of model-server pods behind one endpoint picker."""
+
+    api_version: str = API_VERSION
+    kind: str = KIND
+    metadata: ObjectMeta = ObjectMeta()
+    spec: InferencePoolSpec

@@ -1,0 +1,1 @@
+"""The program: the only package that constructs concrete classes."""

@@ -1,0 +1,1 @@
+"""Metric mapping of each engine, as data."""

@@ -1,0 +1,1 @@
+"""One thin, level-based reconciler per kind."""

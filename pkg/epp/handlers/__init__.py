@@ -1,0 +1,1 @@
+"""The ext_proc conversation: the only code besides server that sees protobuf."""

@@ -1,0 +1,1 @@
+"""Informer machinery: caches, work queues, controllers; no domain words."""

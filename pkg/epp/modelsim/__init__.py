@@ -1,0 +1,1 @@
+"""A small vLLM-like model server for demos, tests and benches."""

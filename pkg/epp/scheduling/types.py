@@ -1,0 +1,112 @@
+"""The values of scheduling: a request going in, a decision with its whole breakdown coming out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from epp.backend.endpoint import Endpoint
+from epp.backend.endpoint_table import EndpointTable, Floats, Mask
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceRequest:
+    """A request as filters and scorers see it.
+
+    Attributes:
+        request_id: The ``x-request-id`` of the request; never empty.
+        model: Name in the client's request; empty for a request without a body.
+        target_model: Name after split or rewrite: the LoRA key.
+        priority: Higher is more important; negative may be shed.
+        critical: The InferenceModel says Critical (v0.3 strict mode looks at nothing else).
+        size_bytes: Length of the request body.
+        headers: Lower-case names; last value wins. Never send them back from here.
+        payload: The parsed JSON body; empty for a request without one.
+    """
+
+    request_id: str
+    model: str = ""
+    target_model: str = ""
+    priority: int = 0
+    critical: bool = False
+    size_bytes: int = 0
+    headers: Mapping[str, str] = field(default=_EMPTY)
+    payload: Mapping[str, Any] = field(default=_EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterStep:
+    """What one filter, or one node of a filter tree, did.
+
+    Attributes:
+        name: Instance name, or the node's name in its tree.
+        before: Candidates it was given.
+        after: Candidates it kept; all false means that it failed.
+        note: What decided, for humans, e.g. ``waiting <= 128`` or ``affinity (draw 0.41 < 0.999)``.
+    """
+
+    name: str
+    before: Mask
+    after: Mask
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerStep:
+    """What one scorer said. ``raw`` is clamped to [0, 1] and has a value per row of the table."""
+
+    name: str
+    weight: float
+    raw: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileRunResult:
+    """One profile's run.
+
+    Attributes:
+        profile: Its name.
+        filters: Every step in order, tree nodes included.
+        scorers: Every scorer in order.
+        totals: Weighted sum per row (NaN for rows that were filtered out); empty without scorers.
+        picker: Name of the picker.
+        picks: Rows of the table, best first; empty when the filters left nothing.
+    """
+
+    profile: str
+    filters: tuple[FilterStep, ...]
+    scorers: tuple[ScorerStep, ...]
+    totals: Floats
+    picker: str
+    picks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Why this pod: the request, the table it was decided on, and each step.
+
+    Attributes:
+        request: What was asked.
+        table: The snapshot; ages in it tell how fresh the data was.
+        candidates: Rows that took part (readiness and subset hint applied).
+        profiles: Results by order of running; the last named ``primary`` wins.
+        primary: Name of the profile whose picks are the answer.
+    """
+
+    request: InferenceRequest
+    table: EndpointTable
+    candidates: Mask
+    profiles: tuple[ProfileRunResult, ...]
+    primary: str
+
+    @property
+    def result(self) -> ProfileRunResult:
+        """The primary profile's result."""
+        return next(run for run in self.profiles if run.profile == self.primary)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The picks, best first."""
+        return tuple(self.table.endpoints[row] for row in self.result.picks)

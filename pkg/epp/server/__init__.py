@@ -1,0 +1,1 @@
+"""Options, listening servers and health."""

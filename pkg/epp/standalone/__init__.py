@@ -1,0 +1,1 @@
+"""Envoy bootstrap and supervision for running without a gateway of your own."""

@@ -1,0 +1,1 @@
+"""gRPC servers behind one seam; no domain words."""
