@@ -37,7 +37,7 @@ class Logger:
     def __init__(self, name: str, fields: dict[str, object] | None = None) -> None:
         self._name = name
         self._fields = fields or {}
-        self._emit = structlog.get_logger(logger=name, **self._fields)
+        self._emit = structlog.get_logger(logger_name=name, **self._fields)
 
     def bind(self, **fields: object) -> "Logger":
         """Return a logger that adds these fields to every event."""

@@ -31,7 +31,7 @@ class MetricsState:
     max_adapters: int = 0
     block_size_tokens: int = 0
     num_blocks: int = 0
-    custom: Mapping[str, float] = field(default=_NO_CUSTOM)
+    custom: Mapping[str, float] = field(default_factory=lambda: _NO_CUSTOM)
 
 
 UNKNOWN_STATE = MetricsState()

@@ -32,12 +32,12 @@ class IncomingRequest:
 
     request_id: str
     path: str
-    headers: Mapping[str, str] = field(default=_EMPTY)
+    headers: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     has_body: bool = True
     model: str = ""
     stream: bool = False
     size_bytes: int = 0
-    payload: Mapping[str, Any] = field(default=_EMPTY)
+    payload: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
     subset: tuple[str, ...] | None = None
     received_at: float = 0.0
 

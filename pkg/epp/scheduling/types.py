@@ -32,8 +32,8 @@ class InferenceRequest:
     priority: int = 0
     critical: bool = False
     size_bytes: int = 0
-    headers: Mapping[str, str] = field(default=_EMPTY)
-    payload: Mapping[str, Any] = field(default=_EMPTY)
+    headers: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    payload: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
 
 
 @dataclass(frozen=True, slots=True)

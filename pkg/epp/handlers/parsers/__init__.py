@@ -1,1 +1,1 @@
-"""Request and response bodies of the APIs that model servers speak."""
+"""Request bodies of the APIs that model servers speak: parsing, and rewriting of one field."""

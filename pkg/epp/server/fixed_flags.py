@@ -1,0 +1,218 @@
+"""Flags of the reference that choose nothing here.
+
+A flag of a feature that is not built is accepted at the values that change nothing and refused,
+by name and with a way out, at any other: a drop-in never ignores what it was told.
+Reference: llm-d-router ebab687 pkg/epp/server/options.go, GAIE v0.3.0 cmd/epp/main.go.
+"""
+
+from epp.server.flags import Flag
+from epp.server.quantities import parse_bool, parse_duration_or_zero
+
+_FIXED = "accepted for compatibility"
+_NOT_YET = "is not in this version yet"
+
+
+def _fixed(
+    name: str,
+    *,
+    accepted: tuple[object, ...],
+    refusal: str,
+    help: str,  # noqa: A002 - the field's name
+    switch: bool = True,
+    default_text: str = "",
+) -> Flag:
+    return Flag(
+        name=name,
+        group=_FIXED,
+        parse=parse_bool if switch else str,
+        default=accepted[0],
+        default_text=default_text or ("true" if accepted[0] is True else ""),
+        switch=switch,
+        accepted=accepted,
+        refusal=refusal,
+        help=help,
+    )
+
+
+_EITHER = (True, False)
+_OFF = (False,)
+_EMPTY = ("",)
+
+FIXED_FLAGS = (
+    Flag(
+        name="refresh-prometheus-metrics-interval",
+        group=_FIXED,
+        parse=parse_duration_or_zero,
+        default=5.0,
+        default_text="5s",
+        metavar="TIME",
+        help="any value: pool gauges are computed at each scrape and are never older than that",
+    ),
+    _fixed(
+        "pool-group",
+        accepted=("inference.networking.k8s.io",),
+        refusal=f"another API group {_NOT_YET}; manifests may hold pools of both groups",
+        help="API group of the InferencePool",
+        switch=False,
+        default_text="inference.networking.k8s.io",
+    ),
+    _fixed(
+        "destination-endpoint-hint-key",
+        accepted=("x-gateway-destination-endpoint",),
+        refusal="the destination header has a fixed name; configure the gateway to read it",
+        help="header and metadata key that carries the pick",
+        switch=False,
+        default_text="x-gateway-destination-endpoint",
+    ),
+    _fixed(
+        "destination-endpoint-hint-metadata-namespace",
+        accepted=("envoy.lb",),
+        refusal="the metadata namespace is fixed; configure the gateway to read it",
+        help="metadata namespace of the pick",
+        switch=False,
+        default_text="envoy.lb",
+    ),
+    _fixed(
+        "endpoint-selector",
+        accepted=_EMPTY,
+        refusal=f"serving Kubernetes pods without an InferencePool {_NOT_YET}; "
+        "use --endpoint or --manifests",
+        help="label selector of pods, without an InferencePool",
+        switch=False,
+    ),
+    _fixed(
+        "endpoint-target-ports",
+        accepted=_EMPTY,
+        refusal=f"serving Kubernetes pods without an InferencePool {_NOT_YET}; "
+        "use --endpoint or --manifests",
+        help="ports of the pods that --endpoint-selector names",
+        switch=False,
+    ),
+    _fixed(
+        "disable-endpoint-subset-filter",
+        accepted=_OFF,
+        refusal=f"ignoring the gateway's subset hint {_NOT_YET}",
+        help="ignore the gateway's subset hint",
+    ),
+    _fixed(
+        "emit-endpoint-scores",
+        accepted=_OFF,
+        refusal=f"scores in dynamic metadata {_NOT_YET}; see /debug/decisions on the metrics port",
+        help="put scores into dynamic metadata",
+    ),
+    _fixed(
+        "ha-enable-leader-election",
+        accepted=_OFF,
+        refusal=f"leader election {_NOT_YET}",
+        help="elect one active replica",
+    ),
+    _fixed(
+        "config-file",
+        accepted=_EMPTY,
+        refusal=f"EndpointPickerConfig {_NOT_YET}",
+        help="EndpointPickerConfig document",
+        switch=False,
+    ),
+    _fixed(
+        "config-text",
+        accepted=_EMPTY,
+        refusal=f"EndpointPickerConfig {_NOT_YET}",
+        help="EndpointPickerConfig document as text",
+        switch=False,
+    ),
+    _fixed(
+        "allow-experimental-plugins",
+        accepted=_EITHER[::-1],
+        refusal="",
+        help="either value: there are no experimental plugins to permit",
+        default_text="false",
+    ),
+    _fixed(
+        "enable-cert-reload",
+        accepted=_OFF,
+        refusal=f"reloading certificates {_NOT_YET}; restart after a change",
+        help="watch --cert-path",
+    ),
+    _fixed(
+        "tls-min-version",
+        accepted=("", "VersionTLS12"),
+        refusal="another lower bound than TLS 1.2 cannot be set with this transport",
+        help="lower bound of the TLS version",
+        switch=False,
+        default_text="VersionTLS12",
+    ),
+    _fixed(
+        "tls-cipher-suites",
+        accepted=_EMPTY,
+        refusal="cipher suites cannot be chosen with this transport",
+        help="cipher suites up to TLS 1.2",
+        switch=False,
+    ),
+    _fixed(
+        "health-checking",
+        accepted=_OFF,
+        refusal=f"a health service on the gRPC port {_NOT_YET}; probe --grpc-health-port",
+        help="serve the health service on the gRPC port too",
+    ),
+    _fixed(
+        "enable-grpc-stream-metrics",
+        accepted=_OFF,
+        refusal=f"stream durations and codes {_NOT_YET}; open streams are always exposed",
+        help="metrics of ext_proc streams",
+    ),
+    _fixed(
+        "metrics-endpoint-auth",
+        accepted=_EITHER,
+        refusal="",
+        help="either value: without a Kubernetes API server there is nobody to ask, and the "
+        "metrics port is open",
+    ),
+    _fixed(
+        "metrics-cert-dir",
+        accepted=_EMPTY,
+        refusal=f"TLS on the metrics port {_NOT_YET}",
+        help="tls.crt and tls.key for the metrics port",
+        switch=False,
+    ),
+    _fixed(
+        "metrics-client-ca-file",
+        accepted=_EMPTY,
+        refusal=f"TLS on the metrics port {_NOT_YET}",
+        help="CA of clients of the metrics port",
+        switch=False,
+    ),
+    _fixed(
+        "enable-pprof",
+        accepted=_EITHER,
+        refusal="",
+        help="either value: pprof is Go's, there is none here",
+    ),
+    _fixed(
+        "tracing",
+        accepted=_EITHER,
+        refusal="",
+        help="either value: this version sends no traces",
+    ),
+    _fixed(
+        "zap-devel",
+        accepted=_EITHER[::-1],
+        refusal="",
+        help="either value: choose with --log-format and -v",
+        default_text="false",
+    ),
+    _fixed(
+        "zap-stacktrace-level",
+        accepted=("", "info", "error", "panic"),
+        refusal="must be info, error or panic (logs never carry stack traces)",
+        help="any level: logs never carry stack traces",
+        switch=False,
+    ),
+    _fixed(
+        "zap-time-encoding",
+        accepted=("", "iso8601", "rfc3339", "rfc3339nano"),
+        refusal="times in logs are ISO 8601, nothing else",
+        help="format of times in logs",
+        switch=False,
+        default_text="iso8601",
+    ),
+)

@@ -1,0 +1,416 @@
+"""Every flag of ``epp serve``: the Go EPP's, under all its names, and ours.
+
+Those that have no effect here are in ``fixed_flags``. ``docs/flags.md`` is generated from these
+tables.
+Reference: llm-d-router ebab687 pkg/epp/server/options.go, GAIE v0.3.0 cmd/epp/main.go.
+"""
+
+from pathlib import Path
+
+from epp.metrics.families import SELECTABLE_NAME_SETS, NameSet
+from epp.metrics.label_cap import DEFAULT_MAX_LABEL_VALUES
+from epp.server.fixed_flags import FIXED_FLAGS
+from epp.server.flags import Flag, one_of
+from epp.server.quantities import (
+    parse_bool,
+    parse_bytes,
+    parse_duration_or_zero,
+    parse_host_port,
+    parse_int,
+    parse_ip,
+    parse_port,
+    parse_positive_duration,
+    parse_positive_int,
+)
+
+DEFAULT_MAX_REQUEST_BODY_BYTES = 16 * 2**20
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _http_path(text: str) -> str:
+    if not text.startswith("/") or any(character.isspace() for character in text):
+        raise ValueError("must start with / and contain no spaces")
+    return text
+
+
+def _metric_names(text: str) -> tuple[NameSet, ...]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    known = {name_set.value: name_set for name_set in SELECTABLE_NAME_SETS}
+    if not words or any(word not in known for word in words):
+        raise ValueError(f"must be a comma-separated list of {', '.join(known)}")
+    return tuple(dict.fromkeys(known[word] for word in words))
+
+
+def _log_level(text: str) -> int:
+    """A zap level as a verbosity; levels above info cannot be hidden and mean the lowest."""
+    words = {"debug": 4, "info": 2, "warn": 2, "error": 2, "panic": 2}
+    if text in words:
+        return words[text]
+    if not text.isascii() or not text.isdigit():
+        raise ValueError("must be debug, info, error, panic or a number")
+    return parse_int(text)
+
+
+_POOL = "pool"
+_SERVER = "servers"
+_REQUESTS = "requests"
+_SCRAPE = "model server metrics"
+_METRICS = "metrics of this EPP"
+_LOGS = "logs"
+
+POOL_FLAGS = (
+    Flag(
+        name="manifests",
+        field="manifests",
+        group=_POOL,
+        parse=_path,
+        default=None,
+        metavar="DIR",
+        help="read InferencePool, InferenceModel and Pod objects from the YAML files in DIR, and "
+        "follow their changes",
+    ),
+    Flag(
+        name="endpoint",
+        field="endpoints",
+        group=_POOL,
+        parse=parse_host_port,
+        default=(),
+        metavar="IP:PORT",
+        repeatable=True,
+        help="a model server, without any manifests; may be repeated",
+    ),
+    Flag(
+        name="pool-name",
+        field="pool_name",
+        group=_POOL,
+        parse=str,
+        default="",
+        default_text="the only pool there is",
+        metavar="NAME",
+        help="name of the InferencePool to serve",
+    ),
+    Flag(
+        name="pool-namespace",
+        field="pool_namespace",
+        group=_POOL,
+        parse=lambda text: text or "default",
+        default="default",
+        default_text="default",
+        env="NAMESPACE",
+        metavar="NAME",
+        help="namespace of the InferencePool",
+    ),
+    Flag(
+        name="eds-file",
+        field="eds_file",
+        group=_POOL,
+        parse=_path,
+        default=None,
+        metavar="PATH",
+        help="keep a file with the pool's endpoints for Envoy's EDS (standalone mode uses it)",
+    ),
+)
+
+REQUEST_FLAGS = (
+    Flag(
+        name="unknown-model",
+        field="unknown_model",
+        group=_REQUESTS,
+        parse=one_of("auto", "reject", "serve"),
+        default="auto",
+        default_text="auto",
+        metavar="POLICY",
+        help="what to do with a model that no InferenceModel declares: reject (404), serve, or "
+        "auto: reject as soon as the pool has an InferenceModel",
+    ),
+    Flag(
+        name="compatibility",
+        field="compatibility",
+        group=_REQUESTS,
+        parse=one_of("none", "v0.3"),
+        default="none",
+        default_text="none",
+        metavar="VERSION",
+        help="v0.3: decide exactly as that release of the reference does",
+    ),
+    Flag(
+        name="max-request-body",
+        field="max_request_body_bytes",
+        group=_REQUESTS,
+        parse=parse_bytes,
+        default=DEFAULT_MAX_REQUEST_BODY_BYTES,
+        default_text="16MiB",
+        metavar="SIZE",
+        help="answer 413 to longer request bodies",
+    ),
+)
+
+SERVER_FLAGS = (
+    Flag(
+        name="grpc-port",
+        field="grpc_port",
+        group=_SERVER,
+        parse=parse_port,
+        default=9002,
+        default_text="9002",
+        metavar="N",
+        help="port that the gateway calls; 0 takes a free one, as for every port",
+    ),
+    Flag(
+        name="grpc-health-port",
+        field="grpc_health_port",
+        group=_SERVER,
+        parse=parse_port,
+        default=9003,
+        default_text="9003",
+        metavar="N",
+        help="port of the gRPC health service, plain text",
+    ),
+    Flag(
+        name="metrics-port",
+        field="metrics_port",
+        group=_SERVER,
+        parse=parse_port,
+        default=9090,
+        default_text="9090",
+        metavar="N",
+        help="HTTP port of /metrics, /healthz, /readyz and /debug",
+    ),
+    Flag(
+        name="bind-address",
+        field="bind_address",
+        group=_SERVER,
+        parse=lambda text: parse_ip(text) if text else "",
+        default="",
+        default_text="every address",
+        metavar="IP",
+        help="address that all ports listen on",
+    ),
+    Flag(
+        name="secure-serving",
+        field="secure_serving",
+        group=_SERVER,
+        parse=parse_bool,
+        default=True,
+        default_text="true",
+        switch=True,
+        help="TLS on the gRPC port, self-signed without --cert-path",
+    ),
+    Flag(
+        name="cert-path",
+        field="cert_path",
+        group=_SERVER,
+        parse=_path,
+        default=None,
+        metavar="DIR",
+        help="directory with tls.crt and tls.key",
+    ),
+    Flag(
+        name="grpc-max-recv-msg-size",
+        field="grpc_max_receive_bytes",
+        group=_SERVER,
+        parse=lambda text: parse_bytes(text) if text else None,
+        default=None,
+        default_text="33MiB, or --max-request-body and 1MiB if that is more",
+        metavar="SIZE",
+        help="longest gRPC message taken; must leave 1MiB above --max-request-body, because a "
+        "gateway that fails open serves what we cannot receive",
+    ),
+    Flag(
+        name="grpc-max-send-msg-size",
+        field="grpc_max_send_bytes",
+        group=_SERVER,
+        parse=lambda text: parse_bytes(text) if text else None,
+        default=None,
+        default_text="no limit",
+        metavar="SIZE",
+        help="longest gRPC message sent; the same lower bound applies",
+    ),
+    Flag(
+        name="transport",
+        field="transport",
+        group=_SERVER,
+        parse=one_of("grpcio"),
+        default="grpcio",
+        default_text="grpcio",
+        metavar="NAME",
+        help="gRPC implementation of the gRPC port",
+    ),
+    Flag(
+        name="drain-timeout",
+        field="drain_seconds",
+        group=_SERVER,
+        parse=parse_duration_or_zero,
+        default=30.0,
+        default_text="30s",
+        metavar="TIME",
+        help="how long running requests may take after SIGTERM; 0 stops at once",
+    ),
+)
+
+
+def _spec_flag(name: str, field: str, what: str) -> Flag:
+    return Flag(
+        name=name,
+        field=field,
+        group=_SCRAPE,
+        parse=str.strip,
+        default=None,
+        default_text="by engine",
+        metavar="SPEC",
+        help=f"metric of {what}, as name or name{{label=value}}; empty: do not read it",
+    )
+
+
+SCRAPE_FLAGS = (
+    Flag(
+        name="refresh-metrics-interval",
+        field="refresh_metrics_interval_seconds",
+        group=_SCRAPE,
+        parse=parse_positive_duration,
+        default=0.05,
+        default_text="50ms",
+        env="REFRESH_METRICS_INTERVAL",
+        metavar="TIME",
+        help="how often a busy endpoint is scraped; at least 50ms",
+    ),
+    _spec_flag("total-queued-requests-metric", "queued_requests_metric", "waiting requests"),
+    _spec_flag("total-running-requests-metric", "running_requests_metric", "running requests"),
+    _spec_flag("kv-cache-usage-percentage-metric", "kv_usage_metric", "KV-cache use, 0 to 1"),
+    _spec_flag("lora-info-metric", "lora_info_metric", "LoRA adapters"),
+    _spec_flag("cache-info-metric", "cache_info_metric", "KV block size and number"),
+    Flag(
+        name="model-server-metrics-port",
+        field="model_server_metrics_port",
+        group=_SCRAPE,
+        parse=parse_port,
+        default=0,
+        default_text="0, the serving port",
+        env="MODEL_SERVER_METRICS_PORT",
+        metavar="N",
+        help="port of the model servers' metrics; only for pools with one target port",
+    ),
+    Flag(
+        name="model-server-metrics-path",
+        field="model_server_metrics_path",
+        group=_SCRAPE,
+        parse=_http_path,
+        default="/metrics",
+        default_text="/metrics",
+        env="MODEL_SERVER_METRICS_PATH",
+        metavar="PATH",
+        help="path of the model servers' metrics",
+    ),
+    Flag(
+        name="model-server-metrics-scheme",
+        field="model_server_metrics_scheme",
+        group=_SCRAPE,
+        parse=one_of("http", "https"),
+        default="http",
+        default_text="http",
+        env="MODEL_SERVER_METRICS_SCHEME",
+        env_lenient=False,
+        metavar="SCHEME",
+        help="http or https",
+    ),
+    Flag(
+        name="model-server-metrics-https-insecure-skip-verify",
+        field="model_server_metrics_insecure_skip_verify",
+        group=_SCRAPE,
+        parse=parse_bool,
+        default=True,
+        default_text="true",
+        env="MODEL_SERVER_METRICS_HTTPS_INSECURE_SKIP_VERIFY",
+        switch=True,
+        help="do not verify the certificates of https metrics",
+    ),
+)
+
+METRICS_FLAGS = (
+    Flag(
+        name="metrics-staleness-threshold",
+        field="metrics_staleness_seconds",
+        group=_METRICS,
+        parse=parse_positive_duration,
+        default=2.0,
+        default_text="2s",
+        metavar="TIME",
+        help="endpoints with older metrics are left out of the pool gauges",
+    ),
+    Flag(
+        name="max-label-values",
+        field="max_label_values",
+        group=_METRICS,
+        parse=parse_positive_int,
+        default=DEFAULT_MAX_LABEL_VALUES,
+        default_text=str(DEFAULT_MAX_LABEL_VALUES),
+        metavar="N",
+        help="undeclared model names that get a label of their own; the rest is `other`",
+    ),
+    Flag(
+        name="metric-names",
+        field="metric_names",
+        group=_METRICS,
+        parse=_metric_names,
+        default=SELECTABLE_NAME_SETS,
+        default_text=",".join(SELECTABLE_NAME_SETS),
+        metavar="LIST",
+        help="generations of metric names to expose; fewer make shorter pages",
+    ),
+)
+
+LOG_FLAGS = (
+    Flag(
+        name="v",
+        field="verbosity",
+        group=_LOGS,
+        parse=parse_int,
+        default=2,
+        default_text="2",
+        metavar="N",
+        help="2: changes of state, 3: a line per request, 4: per endpoint, 5: protocol steps",
+    ),
+    Flag(
+        name="log-format",
+        field="log_format",
+        group=_LOGS,
+        parse=one_of("console", "json"),
+        default=None,
+        default_text="console",
+        metavar="FORMAT",
+        help="console or json",
+    ),
+    Flag(
+        name="zap-log-level",
+        field="zap_log_level",
+        group=_LOGS,
+        parse=_log_level,
+        default=None,
+        metavar="LEVEL",
+        help="debug (as -v=4), info (as -v=2), error, panic, or a number as -v; wins over -v",
+    ),
+    Flag(
+        name="zap-encoder",
+        field="zap_encoder",
+        group=_LOGS,
+        parse=one_of("console", "json"),
+        default=None,
+        metavar="FORMAT",
+        help="the reference's name of --log-format",
+    ),
+)
+
+
+SERVE_FLAGS = (
+    *POOL_FLAGS,
+    *REQUEST_FLAGS,
+    *SERVER_FLAGS,
+    *SCRAPE_FLAGS,
+    *METRICS_FLAGS,
+    *LOG_FLAGS,
+    *FIXED_FLAGS,
+)
+"""Every flag, in the order of the help."""

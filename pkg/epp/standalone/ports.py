@@ -1,0 +1,65 @@
+"""Ports of standalone mode: a taken default is replaced by a free one, a taken choice is an error."""
+
+import errno
+import socket
+from collections.abc import Iterable
+
+from epp.errors import ConfigError
+
+
+def claim_port(
+    name: str, *, chosen: int | None, default: int, host: str, taken: Iterable[int] = ()
+) -> tuple[int, str | None]:
+    """Decide on a port.
+
+    Args:
+        name: Flag that names the port, for error texts.
+        chosen: What the user asked for; None when they did not. 0 asks for any free port.
+        default: Used when free and nothing was chosen.
+        host: Address that will be bound.
+        taken: Ports already given away in this run.
+
+    Returns:
+        The port, and a sentence for the user when the default had to be replaced.
+
+    Raises:
+        ConfigError: The chosen port is in use, or no port could be bound on this address.
+    """
+    used = set(taken)
+    wanted = default if chosen is None else chosen
+    if wanted != 0 and wanted not in used and _is_free(name, host, wanted):
+        return wanted, None
+    if chosen is not None and chosen != 0:
+        raise ConfigError("this port is already in use", source=name, value=chosen)
+    free = _free_port(host, used)
+    note = None if wanted == 0 else f"port {wanted} is in use: {name} is {free} instead"
+    return free, note
+
+
+def _is_free(name: str, host: str, port: int) -> bool:
+    with _listener_socket(host) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            if exc.errno in {errno.EADDRINUSE, errno.EACCES}:
+                return False
+            raise ConfigError(
+                f"cannot listen there: {exc.strerror}", source=name, value=f"{host}:{port}"
+            ) from exc
+        return True
+
+
+def _free_port(host: str, used: set[int]) -> int:
+    while True:
+        with _listener_socket(host) as probe:
+            probe.bind((host, 0))
+            port = int(probe.getsockname()[1])
+        if port not in used:
+            return port
+
+
+def _listener_socket(host: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    probe = socket.socket(family, socket.SOCK_STREAM)
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return probe
