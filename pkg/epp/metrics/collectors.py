@@ -104,15 +104,15 @@ def _pool_values(sample: PoolSample, staleness_seconds: float) -> dict[str, Numb
     waiting, running = sample.waiting[fresh], sample.running[fresh]
     kv_usage = sample.kv_usage[fresh]
     of_pool = {
-        families.POOL_READY: float(np.count_nonzero(fresh)),
-        families.POOL_KV_CACHE: _mean(kv_usage),
-        families.POOL_QUEUE: _mean(waiting),
-        families.POOL_RUNNING: _mean(running),
-        families.POOL_STD_DEV_KV_CACHE: _standard_deviation(kv_usage),
-        families.POOL_STD_DEV_QUEUE: _standard_deviation(waiting),
-        families.POOL_STD_DEV_RUNNING: _standard_deviation(running),
+        families.POOL_READY.key: float(np.count_nonzero(fresh)),
+        families.POOL_KV_CACHE.key: _mean(kv_usage),
+        families.POOL_QUEUE.key: _mean(waiting),
+        families.POOL_RUNNING.key: _mean(running),
+        families.POOL_STD_DEV_KV_CACHE.key: _standard_deviation(kv_usage),
+        families.POOL_STD_DEV_QUEUE.key: _standard_deviation(waiting),
+        families.POOL_STD_DEV_RUNNING.key: _standard_deviation(running),
     }
-    values: dict[str, Numbers] = {f.key: [((sample.name,), v)] for f, v in of_pool.items()}
+    values: dict[str, Numbers] = {key: [((sample.name,), value)] for key, value in of_pool.items()}
     known = ~np.isnan(sample.age_seconds)
     values[families.ENDPOINT_QUEUE.key] = _per_endpoint(sample, sample.waiting, known)
     values[families.ENDPOINT_METRICS_AGE.key] = _per_endpoint(sample, sample.age_seconds, known)

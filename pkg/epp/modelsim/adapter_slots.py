@@ -29,9 +29,7 @@ class AdapterSlots:
 
     def fits(self, adapter: str | None) -> bool:
         """Tell whether a sequence of this adapter may join the batch now."""
-        return (
-            adapter is None or adapter in self._running or len(self._running) < self.max_adapters
-        )
+        return adapter is None or adapter in self._running or len(self._running) < self.max_adapters
 
     def enter(self, adapter: str | None) -> bool:
         """Count one more running sequence; True when the adapter had to be loaded."""

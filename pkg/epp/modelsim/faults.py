@@ -93,12 +93,12 @@ def parse_fault(text: str) -> Fault:
     if len(numbers) > 2:
         raise ConfigError("is not KIND[:PROBABILITY[:SECONDS]]", field="fault", value=text)
     target, kind = _parse_name(name)
-    fields = dict(zip(("probability", "seconds"), numbers, strict=False))
-    return Fault(
-        target=target,
-        kind=kind,
-        **{key: _number(key, value) for key, value in fields.items()},
-    )
+    fault = Fault(target=target, kind=kind)
+    if numbers:
+        fault = replace(fault, probability=_number("probability", numbers[0]))
+    if len(numbers) == 2:
+        fault = replace(fault, seconds=_number("seconds", numbers[1]))
+    return fault
 
 
 def fault_from_json(document: object) -> Fault:

@@ -73,7 +73,7 @@ class ProcessStats:
         virtual, resident = _STATM.read_text().split()[:2]
         self._process["process_virtual_memory_bytes"].set(float(int(virtual) * page_bytes))
         self._process["process_resident_memory_bytes"].set(float(int(resident) * page_bytes))
-        self._process["process_open_fds"].set(float(len(os.listdir(_OPEN_FILES))))
+        self._process["process_open_fds"].set(float(sum(1 for _ in _OPEN_FILES.iterdir())))
 
 
 def _python_labels() -> dict[str, str]:

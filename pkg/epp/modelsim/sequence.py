@@ -17,13 +17,14 @@ class SequenceState(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sequence:
-    """Owned by the step model, which is the only writer of everything below ``adapter``.
+    """Owned by the step model, which is the only writer of everything from ``state`` on.
 
     Attributes:
         prompt_tokens: Length of the prompt, >= 1.
         output_tokens: Tokens to generate; 0 ends with the prefill (embeddings).
         hashes: Hashes of the prompt's full blocks, see ``kv_cache.block_hashes``.
         adapter: LoRA adapter, None for the base model.
+        finish_reason: What the client is told at the end: ``length`` or ``stop``.
         state: Where it is.
         generated: Tokens generated so far.
         cached_tokens: Prompt tokens found in the prefix cache at the first admission.
@@ -42,6 +43,7 @@ class Sequence:
     output_tokens: int
     hashes: SequenceOf[int] = ()
     adapter: str | None = None
+    finish_reason: str = "length"
     state: SequenceState = SequenceState.WAITING
     generated: int = 0
     cached_tokens: int = 0

@@ -75,6 +75,7 @@ class StepModel:
         self._waiting: deque[Sequence] = deque()
         self._running: dict[Sequence, None] = {}
         self._plan: dict[Sequence, int] = {}
+        self.num_preemptions = 0
 
     @property
     def num_waiting(self) -> int:
@@ -136,7 +137,9 @@ class StepModel:
     def end_step(self, now: float) -> StepResult:
         """Apply the planned step, which ends now."""
         plan, self._plan = self._plan, {}
-        advanced = tuple(sequence for sequence, tokens in plan.items() if _compute(sequence, tokens))
+        advanced = tuple(
+            sequence for sequence, tokens in plan.items() if _compute(sequence, tokens)
+        )
         for sequence in plan:
             self._publish(sequence)
         for sequence in advanced:
@@ -181,6 +184,7 @@ class StepModel:
             self._leave_batch(victim)
             victim.state = SequenceState.WAITING
             victim.preemptions += 1
+            self.num_preemptions += 1
             self._waiting.appendleft(victim)
             preempted = True
             if victim is sequence:

@@ -60,9 +60,7 @@ class FamilySpec:
         return f"{base}_created"
 
 
-def _counter(
-    name: str, text: str, split: tuple[str, tuple[str, ...]] | None = None
-) -> FamilySpec:
+def _counter(name: str, text: str, split: tuple[str, tuple[str, ...]] | None = None) -> FamilySpec:
     return FamilySpec(name=f"vllm:{name}_total", kind="counter", text=text, split=split)
 
 

@@ -82,11 +82,10 @@ class VllmMetrics:
         self._lora.value(labels).set(self._wall_clock())
         self._lora.forget_oldest(_LORA_COMBINATIONS)
 
-    def sequence_finished(self, sequence: Sequence, *, reason: str) -> None:
+    def sequence_finished(self, sequence: Sequence) -> None:
         """Observe the life of a finished sequence."""
-        self._value("request_success_total", finished_reason=reason).inc()
+        self._value("request_success_total", finished_reason=sequence.finish_reason).inc()
         start, first, last = sequence.admitted_at, sequence.first_token_at, sequence.last_token_at
-        self._preemptions.inc(sequence.preemptions)
         for name, number in (
             ("request_prompt_tokens", sequence.prompt_tokens),
             ("request_generation_tokens", sequence.generated),
@@ -104,10 +103,9 @@ class VllmMetrics:
             mean = (last - first) / (sequence.generated - 1)
             self._histogram("request_time_per_output_token_seconds").observe(mean)
 
-    def sequence_aborted(self, sequence: Sequence) -> None:
+    def sequence_aborted(self) -> None:
         """Count a sequence whose client went away."""
         self._value("request_success_total", finished_reason="abort").inc()
-        self._preemptions.inc(sequence.preemptions)
         self.adapters_changed()
 
     def request_parameters(self, *, choices: int, max_tokens: int) -> None:
@@ -136,6 +134,7 @@ class VllmMetrics:
         self._running.set(model.num_running)
         self._waiting.set(model.num_waiting)
         self._usage.set(model.cache.usage_ratio)
+        self._preemptions.set(model.num_preemptions)
         self._value("num_requests_waiting_by_reason", reason="deferred").set(deferred)
         capacity = model.num_waiting - deferred
         self._value("num_requests_waiting_by_reason", reason="capacity").set(capacity)

@@ -9,7 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from epp.server.flags import Notice, ignored_variable
-from epp.server.quantities import parse_duration, parse_float, parse_int
+from epp.server.quantities import (
+    parse_float,
+    parse_int,
+    parse_positive_duration,
+    parse_positive_int,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,25 +36,11 @@ class EnvSetting:
     help: str
 
 
-def _above_zero_int(text: str) -> int:
-    number = parse_int(text)
-    if number <= 0:
-        raise ValueError("must be above 0")
-    return number
-
-
 def _between_zero_and_one(text: str) -> float:
     number = parse_float(text)
     if not 0 < number < 1:
         raise ValueError("must be above 0 and below 1")
     return number
-
-
-def _above_zero_duration(text: str) -> float:
-    seconds = parse_duration(text)
-    if seconds <= 0:
-        raise ValueError("must be above 0")
-    return seconds
 
 
 ENV_SETTINGS = (
@@ -84,7 +75,7 @@ ENV_SETTINGS = (
     EnvSetting(
         name="SD_QUEUE_DEPTH_THRESHOLD",
         field="saturation_queue_depth",
-        parse=_above_zero_int,
+        parse=parse_positive_int,
         default_text="5",
         help="an endpoint with at most this many waiting requests has capacity",
     ),
@@ -98,7 +89,7 @@ ENV_SETTINGS = (
     EnvSetting(
         name="SD_METRICS_STALENESS_THRESHOLD",
         field="saturation_staleness_seconds",
-        parse=_above_zero_duration,
+        parse=parse_positive_duration,
         default_text="200ms",
         help="endpoints with older metrics have no known capacity",
     ),

@@ -21,12 +21,15 @@ def _fixed(
     switch: bool = True,
     default_text: str = "",
 ) -> Flag:
+    default = accepted[0]
+    if isinstance(default, bool):
+        default_text = "true" if default else "false"
     return Flag(
         name=name,
         group=_FIXED,
         parse=parse_bool if switch else str,
-        default=accepted[0],
-        default_text=default_text or ("true" if accepted[0] is True else ""),
+        default=default,
+        default_text=default_text,
         switch=switch,
         accepted=accepted,
         refusal=refusal,
@@ -125,7 +128,6 @@ FIXED_FLAGS = (
         accepted=_EITHER[::-1],
         refusal="",
         help="either value: there are no experimental plugins to permit",
-        default_text="false",
     ),
     _fixed(
         "enable-cert-reload",
@@ -198,7 +200,6 @@ FIXED_FLAGS = (
         accepted=_EITHER[::-1],
         refusal="",
         help="either value: choose with --log-format and -v",
-        default_text="false",
     ),
     _fixed(
         "zap-stacktrace-level",

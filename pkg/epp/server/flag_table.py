@@ -1,26 +1,23 @@
 """Every flag of ``epp serve``: the Go EPP's, under all its names, and ours.
 
-Those that have no effect here are in ``fixed_flags``. ``docs/flags.md`` is generated from these
+Metrics and logs have ``observability_flags``; those without effect here are in ``fixed_flags``. ``docs/flags.md`` is generated from these
 tables.
 Reference: llm-d-router ebab687 pkg/epp/server/options.go, GAIE v0.3.0 cmd/epp/main.go.
 """
 
 from pathlib import Path
 
-from epp.metrics.families import SELECTABLE_NAME_SETS, NameSet
-from epp.metrics.label_cap import DEFAULT_MAX_LABEL_VALUES
 from epp.server.fixed_flags import FIXED_FLAGS
 from epp.server.flags import Flag, one_of
+from epp.server.observability_flags import LOG_FLAGS, METRICS_FLAGS
 from epp.server.quantities import (
     parse_bool,
     parse_bytes,
     parse_duration_or_zero,
     parse_host_port,
-    parse_int,
     parse_ip,
     parse_port,
     parse_positive_duration,
-    parse_positive_int,
 )
 
 DEFAULT_MAX_REQUEST_BODY_BYTES = 16 * 2**20
@@ -36,30 +33,10 @@ def _http_path(text: str) -> str:
     return text
 
 
-def _metric_names(text: str) -> tuple[NameSet, ...]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    known = {name_set.value: name_set for name_set in SELECTABLE_NAME_SETS}
-    if not words or any(word not in known for word in words):
-        raise ValueError(f"must be a comma-separated list of {', '.join(known)}")
-    return tuple(dict.fromkeys(known[word] for word in words))
-
-
-def _log_level(text: str) -> int:
-    """A zap level as a verbosity; levels above info cannot be hidden and mean the lowest."""
-    words = {"debug": 4, "info": 2, "warn": 2, "error": 2, "panic": 2}
-    if text in words:
-        return words[text]
-    if not text.isascii() or not text.isdigit():
-        raise ValueError("must be debug, info, error, panic or a number")
-    return parse_int(text)
-
-
 _POOL = "pool"
 _SERVER = "servers"
 _REQUESTS = "requests"
 _SCRAPE = "model server metrics"
-_METRICS = "metrics of this EPP"
-_LOGS = "logs"
 
 POOL_FLAGS = (
     Flag(
@@ -328,81 +305,6 @@ SCRAPE_FLAGS = (
         help="do not verify the certificates of https metrics",
     ),
 )
-
-METRICS_FLAGS = (
-    Flag(
-        name="metrics-staleness-threshold",
-        field="metrics_staleness_seconds",
-        group=_METRICS,
-        parse=parse_positive_duration,
-        default=2.0,
-        default_text="2s",
-        metavar="TIME",
-        help="endpoints with older metrics are left out of the pool gauges",
-    ),
-    Flag(
-        name="max-label-values",
-        field="max_label_values",
-        group=_METRICS,
-        parse=parse_positive_int,
-        default=DEFAULT_MAX_LABEL_VALUES,
-        default_text=str(DEFAULT_MAX_LABEL_VALUES),
-        metavar="N",
-        help="undeclared model names that get a label of their own; the rest is `other`",
-    ),
-    Flag(
-        name="metric-names",
-        field="metric_names",
-        group=_METRICS,
-        parse=_metric_names,
-        default=SELECTABLE_NAME_SETS,
-        default_text=",".join(SELECTABLE_NAME_SETS),
-        metavar="LIST",
-        help="generations of metric names to expose; fewer make shorter pages",
-    ),
-)
-
-LOG_FLAGS = (
-    Flag(
-        name="v",
-        field="verbosity",
-        group=_LOGS,
-        parse=parse_int,
-        default=2,
-        default_text="2",
-        metavar="N",
-        help="2: changes of state, 3: a line per request, 4: per endpoint, 5: protocol steps",
-    ),
-    Flag(
-        name="log-format",
-        field="log_format",
-        group=_LOGS,
-        parse=one_of("console", "json"),
-        default=None,
-        default_text="console",
-        metavar="FORMAT",
-        help="console or json",
-    ),
-    Flag(
-        name="zap-log-level",
-        field="zap_log_level",
-        group=_LOGS,
-        parse=_log_level,
-        default=None,
-        metavar="LEVEL",
-        help="debug (as -v=4), info (as -v=2), error, panic, or a number as -v; wins over -v",
-    ),
-    Flag(
-        name="zap-encoder",
-        field="zap_encoder",
-        group=_LOGS,
-        parse=one_of("console", "json"),
-        default=None,
-        metavar="FORMAT",
-        help="the reference's name of --log-format",
-    ),
-)
-
 
 SERVE_FLAGS = (
     *POOL_FLAGS,

@@ -1,14 +1,15 @@
 """Flags as data, spelled and parsed as the Go programs of this field do.
 
 ``Flag`` describes one flag; ``add_flags`` gives an argparse parser every spelling of its history
-(``--pool-name``, ``--poolName``, ``-poolName``); ``read_flags`` turns what argparse collected into
-values. argparse only collects text: errors come from here, with flag and value.
+(``--pool-name``, ``--poolName``, ``-poolName``); ``read_flags`` adds environment and defaults.
+A value that cannot be parsed raises ConfigError right through argparse, naming flag and value.
 """
 
 import argparse
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from epp.errors import ConfigError
 
@@ -18,7 +19,7 @@ class Flag:
     """One flag.
 
     Attributes:
-        name: As in ``--pool-name``; the camelCase spelling of v0 is derived.
+        name: ``pool-name``; the camelCase spelling of v0 is derived.
         help: One sentence or two, without the default.
         group: Heading in the help.
         parse: Text to value; raises ValueError with half a sentence.
@@ -51,19 +52,19 @@ class Flag:
 
     @property
     def spelling(self) -> str:
-        """How the flag is written."""
-        return f"--{self.name}"
+        """How the flag is written: two dashes, one for a letter."""
+        return f"--{self.name}" if len(self.name) > 1 else f"-{self.name}"
 
     @property
     def dest(self) -> str:
-        """Attribute of the argparse namespace."""
-        return f"flag_{self.name.replace('-', '_')}"
+        """Attribute of the argparse namespace; absent when the flag was not given."""
+        return self.name.replace("-", "_")
 
     @property
     def aliases(self) -> tuple[str, ...]:
         """Other spellings: camelCase, and both with one dash as Go's own flag package allows."""
         camel = camel_case(self.name)
-        names = [f"-{self.name}", f"--{camel}", f"-{camel}"]
+        names = [f"-{self.name}", f"--{self.name}", f"--{camel}", f"-{camel}"]
         return tuple(dict.fromkeys(name for name in names if name != self.spelling))
 
 
@@ -95,18 +96,20 @@ def add_flags(parser: argparse.ArgumentParser, flags: Iterable[Flag]) -> None:
 def _add(
     group: argparse._ArgumentGroup, flag: Flag, spellings: Sequence[str], *, help_text: str
 ) -> None:
-    default, metavar = argparse.SUPPRESS, flag.metavar
+    def parse(text: str) -> object:
+        return _parse(flag, flag.spelling, text)
+
+    common: dict[str, Any] = {
+        "dest": flag.dest,
+        "default": argparse.SUPPRESS,
+        "type": parse,
+        "help": help_text,
+    }
     if flag.switch:
-        group.add_argument(
-            *spellings, dest=flag.dest, default=default, help=help_text, metavar="BOOL",
-            nargs="?", const="true",
-        )  # fmt: skip
+        group.add_argument(*spellings, metavar="BOOL", nargs="?", const=True, **common)
     else:
         action = "append" if flag.repeatable else "store"
-        group.add_argument(
-            *spellings, dest=flag.dest, default=default, help=help_text, metavar=metavar,
-            action=action,
-        )  # fmt: skip
+        group.add_argument(*spellings, metavar=flag.metavar, action=action, **common)
 
 
 def _help(flag: Flag) -> str:
@@ -119,7 +122,7 @@ def _help(flag: Flag) -> str:
 def read_flags(
     flags: Iterable[Flag], namespace: argparse.Namespace, env: Mapping[str, str]
 ) -> tuple[dict[str, object], list[Notice]]:
-    """Parse what argparse collected.
+    """Complete what argparse collected.
 
     Args:
         flags: The table that the parser was made from.
@@ -130,28 +133,32 @@ def read_flags(
         Values by field, and notices about environment values that were not used.
 
     Raises:
-        ConfigError: A value cannot be parsed, or this version cannot honour it.
+        ConfigError: This version cannot honour a value, or the environment holds a bad one.
     """
     values: dict[str, object] = {}
     notices: list[Notice] = []
     for flag in flags:
-        given = getattr(namespace, flag.dest, None)
-        if given is not None:
-            value = _parse_given(flag, given)
-        elif env.get(flag.env):
-            value = _parse_env(flag, env[flag.env], notices)
-        else:
-            value = flag.default
-        _check_accepted(flag, value, given)
+        value = _value(flag, namespace, env, notices)
+        if flag.accepted is not None and value not in flag.accepted:
+            raise ConfigError(flag.refusal, source=flag.spelling, value=_as_written(value))
         if flag.field is not None:
             values[flag.field] = value
     return values, notices
 
 
-def _parse_given(flag: Flag, given: object) -> object:
-    if isinstance(given, list):
-        return tuple(_parse(flag, flag.spelling, text) for text in given)
-    return _parse(flag, flag.spelling, str(given))
+def _value(
+    flag: Flag, namespace: argparse.Namespace, env: Mapping[str, str], notices: list[Notice]
+) -> object:
+    given = getattr(namespace, flag.dest, None)
+    if given is not None:
+        return tuple(given) if flag.repeatable else given
+    if env.get(flag.env):
+        return _parse_env(flag, env[flag.env], notices)
+    return flag.default
+
+
+def _as_written(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _parse_env(flag: Flag, text: str, notices: list[Notice]) -> object:
@@ -178,11 +185,6 @@ def _parse(flag: Flag, source: str, text: str) -> object:
         return flag.parse(text)
     except ValueError as exc:
         raise ConfigError(str(exc), source=source, value=text) from exc
-
-
-def _check_accepted(flag: Flag, value: object, given: object) -> None:
-    if flag.accepted is not None and value not in flag.accepted:
-        raise ConfigError(flag.refusal, source=flag.spelling, value=given)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

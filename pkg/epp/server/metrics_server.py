@@ -68,6 +68,11 @@ class MetricsServer:
         self._connections: dict[asyncio.Task[None], bool] = {}
         self._stopping = False
 
+    @property
+    def open_connections(self) -> int:
+        """Connections right now."""
+        return len(self._connections)
+
     def add_json_route(self, path_prefix: str, handler: JsonHandler) -> None:
         """Serve JSON for a path and everything below it; the longest matching prefix wins.
 
@@ -122,7 +127,7 @@ class MetricsServer:
                     reader, writer, self._respond, self._limits, lambda: self._stopping, set_busy
                 )
         except Exception as exc:
-            log.error("metrics connection failed", error=exc)  # noqa: TRY400 - one line, no traceback
+            log.error("metrics connection failed", error=exc)
         finally:
             del self._connections[task]
 
@@ -169,7 +174,7 @@ class MetricsServer:
         except BadRequestError as exc:
             return plain(HTTPStatus.BAD_REQUEST, exc.message)
         except Exception as exc:
-            log.error("debug route failed", path=request.path, error=exc)  # noqa: TRY400 - see above
+            log.error("debug route failed", path=request.path, error=exc)
             return plain(HTTPStatus.INTERNAL_SERVER_ERROR)
         if answer is None:
             return plain(HTTPStatus.NOT_FOUND)

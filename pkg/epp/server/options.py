@@ -173,6 +173,7 @@ class Options:
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add every flag and the examples to a parser. Create it with ``allow_abbrev=False``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.usage = "%(prog)s [flags]"
     parser.epilog = EPILOG
     add_flags(parser, SERVE_FLAGS)
 

@@ -11,12 +11,17 @@ from typing import NamedTuple
 
 from epp.backend.endpoint import join_host_port
 
-_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _SECONDS = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
 }  # fmt: skip
 
-_QUANTITY = re.compile(r"([+-]?\d+\.?\d*|[+-]?\.\d+)(?:[eE](\d{1,2})|([KMGTPE]i|[kKMGTPE]))?")
+MAX_DURATION_SECONDS = 100 * 365.25 * 86400.0
+"""Beyond it timers overflow, and Go's durations soon after."""
+
+_QUANTITY = re.compile(
+    r"([+-]?\d+\.?\d*|[+-]?\.\d+)(?:[eE](\d{1,2})|([KMGTPE]i|[kKMGTPE]))?", re.ASCII
+)
 _FACTORS = {
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
     "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
@@ -45,7 +50,10 @@ def parse_duration(text: str) -> float:
     parts = list(_DURATION_PART.finditer(unsigned))
     if not parts or "".join(part.group() for part in parts) != unsigned:
         raise ValueError("is not a duration such as 50ms, 30s or 1m30s")
-    return sign * math.fsum(float(part[1]) * _SECONDS[part[2]] for part in parts)
+    seconds = math.fsum(float(part[1]) * _SECONDS[part[2]] for part in parts)
+    if seconds > MAX_DURATION_SECONDS:
+        raise ValueError("is longer than a century")
+    return sign * seconds
 
 
 def parse_positive_duration(text: str) -> float:
@@ -76,10 +84,11 @@ def parse_bytes(text: str) -> int:
     number, exponent, suffix = match.groups()
     if number.startswith("-"):
         raise ValueError("must not be negative")
-    factor = 10 ** int(exponent) if exponent else _FACTORS.get(suffix or "", 1)
+    factor: int = 10 ** int(exponent) if exponent else _FACTORS.get(suffix or "", 1)
     whole, _, fraction = number.removeprefix("+").partition(".")
     scaled = int((whole or "0") + fraction) * factor
-    return -(-scaled // 10 ** len(fraction))
+    divisor: int = 10 ** len(fraction)
+    return -(-scaled // divisor)
 
 
 def parse_bool(text: str) -> bool:

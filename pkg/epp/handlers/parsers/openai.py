@@ -99,6 +99,8 @@ def load_json(body: bytes) -> Any:
         raise ValueError(f"{exc.msg}: {where}") from None
     except UnicodeDecodeError as exc:
         raise ValueError(f"not valid {exc.encoding} at byte {exc.start}") from None
+    except ValueError:
+        raise ValueError("a number has too many digits") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -26,7 +26,7 @@ class ParsedRequest:
 
     model: str = ""
     stream: bool = False
-    payload: Mapping[str, Any] = field(default=_EMPTY)
+    payload: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
     opaque: bool = False
 
 

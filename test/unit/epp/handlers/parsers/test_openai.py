@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp.errors import BadRequestError
-from epp.handlers.parsers.openai import OpenAIParser, is_openai_path, load_json
+from epp.handlers.parsers.openai import OpenAIParser, is_openai_path
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -123,6 +123,7 @@ def test_a_missing_or_ill_typed_field_is_named(path, document, param, text):
         pytest.param(b"true", "not a boolean", id="boolean"),
         pytest.param(b"1.5", "not number", id="number"),
         pytest.param(b'{"a":"\xff"}', "not valid utf-8 at byte 6", id="not-utf-8"),
+        pytest.param(b"[" + b"9" * 5000 + b"]", "too many digits", id="long-number"),
         pytest.param(b'{"a":' + b"[" * 100_000, "nested too deeply", id="too-deep"),
     ],
 )
@@ -230,7 +231,3 @@ def test_any_document_is_parsed_or_its_field_is_named(path, document):
         assert exc.param.split("[")[0] in {"messages", "prompt", "input"}
     else:
         assert parsed.payload == document
-
-
-def test_a_number_of_too_many_digits_is_no_crash():
-    assert isinstance(load_json(b"[" + b"9" * 5000 + b"]"), list) or True

@@ -1,0 +1,78 @@
+"""InferencePool: the pool itself, and a full resync of all that depends on it.
+
+Level-based: the pool is what the caches say now. Every successful pass lists the pods of the
+namespace again and resolves every model name again, so nothing can be left over from before,
+whatever failed or was missed in between.
+Reference: GAIE v1.5.0 pkg/epp/controller/inferencepool_reconciler.go; departs from it in the
+resync of all kinds after a pool was deleted and created again.
+"""
+
+from epp.controller.claims import relevant_models
+from epp.datastore.datastore import Datastore
+from epp.datastore.endpoint_pool import EndpointPool, pool_from_v1, pool_from_v1alpha2
+from epp.kube.cache import ObjectCache
+from epp.kube.controller import Result
+from epp.logs import get_logger
+from epp_api.core_v1 import Pod
+from epp_api.meta import NamespacedName
+from epp_api.v1 import inferencepool_types as v1
+from epp_api.v1alpha2 import inferencepool_types as v1alpha2
+from epp_api.v1alpha2.inferencemodel_types import InferenceModel
+
+log = get_logger(__name__)
+
+
+class InferencePoolReconciler:
+    """Reconciles the one pool of this process; other keys are ignored.
+
+    Args:
+        pool_key: The pool to serve.
+        pools: Pools of the current API version.
+        old_pools: Pools of v1alpha2; used when the current version has none of this name.
+        pods: Pods of the namespace.
+        models: InferenceModels of the namespace.
+        datastore: Written to.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool_key: NamespacedName,
+        pools: ObjectCache[v1.InferencePool],
+        old_pools: ObjectCache[v1alpha2.InferencePool],
+        pods: ObjectCache[Pod],
+        models: ObjectCache[InferenceModel],
+        datastore: Datastore,
+    ) -> None:
+        self._pool_key = pool_key
+        self._pools = pools
+        self._old_pools = old_pools
+        self._pods = pods
+        self._models = models
+        self._datastore = datastore
+
+    def reconcile(self, key: NamespacedName) -> Result:
+        """Make the datastore's pool, endpoints and models agree with the caches."""
+        if key != self._pool_key:
+            return Result()
+        pool = self._current()
+        if pool is None:
+            self._datastore.pool_clear()
+            return Result()
+        self._datastore.pool_set(pool, self._pods.list())
+        stored = {model.spec.model_name for model in self._datastore.model_list()}
+        claimed = {model.spec.model_name for model in self._models.list()}
+        for name in sorted(stored | claimed):
+            self._datastore.model_resolve(name, relevant_models(self._models, name, pool.key))
+        return Result()
+
+    def _current(self) -> EndpointPool | None:
+        current = self._pools.get(self._pool_key)
+        old = self._old_pools.get(self._pool_key)
+        if current is not None and current.metadata.deletion_timestamp is None:
+            if old is not None:
+                log.info("pool exists in two API versions, v1 counts", pool=str(self._pool_key))
+            return pool_from_v1(current)
+        if old is not None and old.metadata.deletion_timestamp is None:
+            return pool_from_v1alpha2(old)
+        return None

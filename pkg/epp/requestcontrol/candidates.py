@@ -1,0 +1,86 @@
+"""Which endpoints a request may go to: ready ones, within the gateway's subset hint.
+
+The hint's entries are ``ip`` or ``ip:port``, IPv6 in brackets where a port follows. The port counts
+only where several endpoints share the address; elsewhere the address alone decides.
+Reference: llm-d-router pkg/epp/requestcontrol/candidates.go; departs from it in the brackets and
+in honouring the port among ranks.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cachetools import LRUCache
+
+from epp.backend.endpoint_table import EndpointTable, Mask
+from epp.errors import UnavailableError
+
+NO_ENDPOINTS = "rejected-no-endpoints"
+MAX_SUBSETS = 256
+"""Hints remembered; gateways send few distinct ones."""
+
+
+class Candidates:
+    """Turns subset hints into masks, remembered per set of endpoints.
+
+    Args:
+        honour_subset: False ignores hints (``--disable-endpoint-subset-filter``).
+    """
+
+    def __init__(self, *, honour_subset: bool = True) -> None:
+        self._honour_subset = honour_subset
+        self._masks: LRUCache[tuple[int, tuple[str, ...]], Mask] = LRUCache(MAX_SUBSETS)
+
+    def of(self, table: EndpointTable, subset: tuple[str, ...] | None) -> Mask:
+        """Mask of the candidates; never empty. Do not write to it.
+
+        Raises:
+            UnavailableError: No endpoint at all, or none within the hint.
+        """
+        if not len(table):
+            raise UnavailableError("no endpoint is ready", dropped_reason=NO_ENDPOINTS)
+        if subset is None or not self._honour_subset:
+            return table.all_rows()
+        key = (table.columns.generation, subset)
+        mask = self._masks.get(key)
+        if mask is None:
+            mask = subset_mask(table, subset)
+            self._masks[key] = mask
+        if not mask.any():
+            raise UnavailableError(
+                "none of the endpoints that the gateway allows is ready",
+                dropped_reason=NO_ENDPOINTS,
+            )
+        return mask
+
+
+def subset_mask(table: EndpointTable, subset: Sequence[str]) -> Mask:
+    """Rows that the hint allows."""
+    allowed = [split_host_port(entry) for entry in subset]
+    addresses = {host for host, _ in allowed}
+    exact = set(allowed)
+    shared = Counter(endpoint.address for endpoint in table.endpoints)
+    rows = []
+    for row, endpoint in enumerate(table.endpoints):
+        address = endpoint.address
+        if address not in addresses:
+            continue
+        by_port = shared[address] > 1 and (address, None) not in exact
+        if not by_port or (address, endpoint.port) in exact:
+            rows.append(row)
+    return table.mask_of(rows)
+
+
+def split_host_port(entry: str) -> tuple[str, int | None]:
+    """Split ``ip``, ``ip:port``, ``[v6]``, ``[v6]:port`` or a bare IPv6 address."""
+    text = entry.strip()
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, _port(rest.removeprefix(":"))
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+        return host, _port(port)
+    return text, None
+
+
+def _port(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else None

@@ -1,0 +1,100 @@
+"""The nodes of the latency tree: queue and KV bands, LoRA affinity, thresholds.
+
+A band is the lowest slice of the range of a metric among the node's own input, so near-ties
+survive for the next node: the slice is (max - min) / n wide, in whole requests for queues.
+Reference: GAIE v0.3.0 pkg/epp/scheduling/filter.go.
+"""
+
+import numpy as np
+
+from epp.backend.endpoint_table import EndpointTable, Mask
+from epp.scheduling.filters.decision_tree import NodeFilter
+from epp.scheduling.framework import Cycle
+
+
+def least_queue(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
+    """Keep the lowest band of waiting requests: up to min + (max - min) // n."""
+    waiting = table.waiting
+    among = waiting[given]
+    if among.size == 0:
+        return given, "nobody"
+    low = float(among.min())
+    limit = low + (max(0.0, float(among.max())) - low) // among.size
+    return given & (waiting <= limit), f"waiting <= {limit:.0f}"
+
+
+def least_kv_cache(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
+    """Keep the lowest band of KV-cache use: up to min + (max - min) / n."""
+    usage = table.kv_usage
+    among = usage[given]
+    if among.size == 0:
+        return given, "nobody"
+    low = float(among.min())
+    limit = low + (max(0.0, float(among.max())) - low) / among.size
+    return given & (usage <= limit), f"kv <= {limit:.2f}"
+
+
+def low_queue(threshold: float, *, strict: bool) -> NodeFilter:
+    """Keep endpoints with at most ``threshold`` waiting (``strict``: fewer)."""
+    sign = "<" if strict else "<="
+
+    def keep(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
+        waiting = table.waiting
+        low = waiting < threshold if strict else waiting <= threshold
+        return given & low, f"waiting {sign} {threshold:g}"
+
+    return keep
+
+
+def has_capacity(queue_threshold: float, kv_threshold: float) -> NodeFilter:
+    """Keep endpoints that can take a sheddable request; both limits are inclusive."""
+
+    def keep(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
+        fits = (table.waiting <= queue_threshold) & (table.kv_usage <= kv_threshold)
+        return given & fits, f"waiting <= {queue_threshold:g} and kv <= {kv_threshold:g}"
+
+    return keep
+
+
+def lora_affinity(threshold: float) -> NodeFilter:
+    """Prefer endpoints that have the adapter, with a small share for those that could load it.
+
+    When both groups exist one draw below ``threshold`` decides for affinity. Endpoints with
+    neither the adapter nor a free slot go as soon as there is anybody better; servers without
+    LoRA are all alike, and all pass as this node's failure.
+    """
+
+    def keep(cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
+        columns = table.columns
+        if not columns.max_adapters.any():
+            return np.zeros_like(given), "no LoRA here"
+        adapter = cycle.request.target_model
+        loaded = given & table.has_adapter(adapter)
+        room = given & ~loaded & (columns.used_adapters < columns.max_adapters)
+        if not loaded.any():
+            return room, "room for the adapter"
+        if not room.any():
+            return loaded, f"{adapter} loaded"
+        draw = cycle.random.random()
+        if draw < threshold:
+            return loaded, f"{adapter} loaded (draw {draw:.3f} < {threshold:g})"
+        return room, f"exploring: room for {adapter} (draw {draw:.4f} >= {threshold:g})"
+
+    return keep
+
+
+def healthy_scrapes(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
+    """Keep endpoints whose last scrape worked: what fails to answer is last choice."""
+    return given & ~table.failing, "last scrape worked"
+
+
+def critical_request(cycle: Cycle, _table: EndpointTable, given: Mask) -> tuple[Mask, str]:
+    """Keep everybody for a critical request, nobody for any other."""
+    if cycle.request.critical:
+        return given, "critical"
+    return np.zeros_like(given), "not critical"
+
+
+def drop(_cycle: Cycle, _table: EndpointTable, given: Mask) -> tuple[Mask, str]:
+    """Keep nobody: the request is shed."""
+    return np.zeros_like(given), "no capacity for a request that may be shed"
