@@ -5,14 +5,14 @@ import msgspec
 from epp_api.meta import ApiStruct, Condition, ObjectMeta
 
 
-class PodStatus(ApiStruct):
+class PodStatus(ApiStruct, frozen=True, kw_only=True):
     """``status`` of a pod."""
 
     pod_ip: str = msgspec.field(default="", name="podIP")  # camel() would say podIp
     conditions: list[Condition] = []
 
 
-class Pod(ApiStruct):
+class Pod(ApiStruct, frozen=True, kw_only=True):
     """A pod, as far as an endpoint picker needs it."""
 
     api_version: str = "v1"

@@ -21,7 +21,7 @@ class ApiStruct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     """Base of all API types: immutable, camel-case on the wire, unknown fields ignored."""
 
 
-class ObjectMeta(ApiStruct):
+class ObjectMeta(ApiStruct, frozen=True, kw_only=True):
     """The part of ``metadata`` that the EPP reads. Timestamps stay RFC 3339 strings."""
 
     name: str = ""
@@ -40,7 +40,7 @@ class ObjectMeta(ApiStruct):
         return NamespacedName(self.namespace, self.name)
 
 
-class Condition(ApiStruct):
+class Condition(ApiStruct, frozen=True, kw_only=True):
     """One ``status.conditions`` entry."""
 
     type: str

@@ -91,7 +91,6 @@ def _dispatch(arguments: Sequence[str]) -> int:
 def _serve(arguments: list[str]) -> int:
     """The EPP alone: ext_proc, health and metrics servers."""
     from epp.server.options import add_serve_arguments, options_from
-
     from epp_cmd.runner import run
 
     parser = _parser("serve", _serve.__doc__)
@@ -104,7 +103,6 @@ def _serve(arguments: list[str]) -> int:
 def _standalone(arguments: list[str]) -> int:
     """EPP and Envoy (and simulated pods) on this machine, supervised."""
     from epp.server.options import add_serve_arguments, options_from
-
     from epp.standalone import options as standalone_options
     from epp.standalone.command import run_standalone
     from epp.standalone.plan import ServePorts

@@ -11,19 +11,19 @@ API_VERSION = f"{GROUP}/v1"
 KIND = "InferencePool"
 
 
-class LabelSelector(ApiStruct):
+class LabelSelector(ApiStruct, frozen=True, kw_only=True):
     """Equality selector over pod labels of the pool's namespace."""
 
     match_labels: dict[str, str] = {}
 
 
-class Port(ApiStruct):
+class Port(ApiStruct, frozen=True, kw_only=True):
     """A port number, 1 to 65535."""
 
     number: int
 
 
-class EndpointPickerRef(ApiStruct):
+class EndpointPickerRef(ApiStruct, frozen=True, kw_only=True):
     """How the gateway reaches its endpoint picker; only ``failure_mode`` concerns us."""
 
     group: str = ""
@@ -33,7 +33,7 @@ class EndpointPickerRef(ApiStruct):
     failure_mode: str = "FailClose"
 
 
-class InferencePoolSpec(ApiStruct):
+class InferencePoolSpec(ApiStruct, frozen=True, kw_only=True):
     """``spec`` of a pool: which pods, which ports; each port is an endpoint of its own per pod."""
 
     selector: LabelSelector
@@ -42,7 +42,7 @@ class InferencePoolSpec(ApiStruct):
     endpoint_picker_ref: EndpointPickerRef | None = None
 
 
-class InferencePool(ApiStruct):
+class InferencePool(ApiStruct, frozen=True, kw_only=True):
     """A set of model-server pods behind one endpoint picker."""
 
     api_version: str = API_VERSION

@@ -11,6 +11,9 @@ GROUP = "inference.networking.x-k8s.io"
 API_VERSION = f"{GROUP}/v1alpha2"
 KIND = "InferenceModel"
 
+MODEL_NAME_INDEX = "spec.modelName"
+"""Name of the cache index over model names."""
+
 
 class Criticality(StrEnum):
     """How much a request matters. Unset reads as Standard."""
@@ -25,14 +28,14 @@ class Criticality(StrEnum):
         return {"Critical": 2, "Standard": 1, "Sheddable": -1}[self.value]
 
 
-class TargetModel(ApiStruct):
+class TargetModel(ApiStruct, frozen=True, kw_only=True):
     """One target of a traffic split; its share is weight / sum of weights."""
 
     name: str
     weight: int | None = None
 
 
-class PoolObjectReference(ApiStruct):
+class PoolObjectReference(ApiStruct, frozen=True, kw_only=True):
     """The pool of the same namespace that a model belongs to."""
 
     group: str = GROUP
@@ -40,7 +43,7 @@ class PoolObjectReference(ApiStruct):
     name: str
 
 
-class InferenceModelSpec(ApiStruct):
+class InferenceModelSpec(ApiStruct, frozen=True, kw_only=True):
     """``spec`` of a model: the name that clients use, and what it becomes."""
 
     model_name: str
@@ -49,13 +52,13 @@ class InferenceModelSpec(ApiStruct):
     pool_ref: PoolObjectReference
 
 
-class InferenceModelStatus(ApiStruct):
+class InferenceModelStatus(ApiStruct, frozen=True, kw_only=True):
     """``status`` of a model."""
 
     conditions: list[Condition] = []
 
 
-class InferenceModel(ApiStruct):
+class InferenceModel(ApiStruct, frozen=True, kw_only=True):
     """A model name of a pool, its criticality and its traffic split."""
 
     api_version: str = API_VERSION

@@ -10,7 +10,7 @@ API_VERSION = f"{GROUP}/v1alpha2"
 KIND = "InferencePool"
 
 
-class Extension(ApiStruct):
+class Extension(ApiStruct, frozen=True, kw_only=True):
     """How the gateway reaches its endpoint picker; only ``failure_mode`` concerns us."""
 
     group: str = ""
@@ -20,7 +20,7 @@ class Extension(ApiStruct):
     failure_mode: str = "FailClose"
 
 
-class InferencePoolSpec(ApiStruct):
+class InferencePoolSpec(ApiStruct, frozen=True, kw_only=True):
     """``spec`` of a pool; an absent one is admitted by the schema and selects nothing usable."""
 
     selector: dict[str, str] = {}
@@ -28,7 +28,7 @@ class InferencePoolSpec(ApiStruct):
     extension_ref: Extension | None = None
 
 
-class InferencePool(ApiStruct):
+class InferencePool(ApiStruct, frozen=True, kw_only=True):
     """A set of model-server pods behind one endpoint picker, first generation."""
 
     api_version: str = API_VERSION

@@ -14,6 +14,8 @@ from epp.errors import ConfigError
 
 JITTER_RATIO = 0.1
 """Share of an interval by which it may be shortened."""
+SLOTS_PER_INTERVAL = 10
+"""Scrapes start on a grid, so that those of one slot share a wake-up of the process."""
 TRAFFIC_INTERVALS = 5
 """Refresh intervals for which a request keeps the whole pool at the fast pace."""
 WAKE_SPREAD_SECONDS = 0.0002
@@ -71,7 +73,7 @@ class RefreshSchedule:
         self._asleep = True
         self._last_request_at = -math.inf
         self.refresh_seconds = settings.refresh_seconds
-        self._idle_seconds = max(settings.idle_seconds, settings.refresh_seconds)
+        self.idle_seconds = max(settings.idle_seconds, settings.refresh_seconds)
         self._backoff_max_seconds = settings.backoff_max_seconds
         self._traffic_seconds = TRAFFIC_INTERVALS * settings.refresh_seconds
 
@@ -87,7 +89,7 @@ class RefreshSchedule:
         if in_flight or now - self._last_request_at < self._traffic_seconds:
             return self.refresh_seconds
         self._asleep = True
-        return self._idle_seconds
+        return self.idle_seconds
 
     def next_start(self, started: float, now: float, interval: float) -> float:
         """When to start the scrape after one that started at ``started``; missed ones are dropped."""
@@ -95,7 +97,8 @@ class RefreshSchedule:
         start = started + step
         if start < now:
             start += math.ceil((now - start) / step) * step
-        return start
+        slot = interval / SLOTS_PER_INTERVAL
+        return max(now, round(start / slot) * slot)
 
     def first_start(self, started: float, interval: float) -> float:
         """When to start the second scrape of a new endpoint: at a random phase."""

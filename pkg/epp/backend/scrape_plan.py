@@ -17,7 +17,7 @@ from epp.backend.lora_info import LoraRule, newest_lora_info, parse_count, to_co
 from epp.backend.metrics_parser import PageSamples, PageScanner, Sample
 from epp.backend.metrics_spec import MetricSpec
 from epp.backend.metrics_state import MetricsState
-from epp.backend.providers.mapping import Candidates, EngineMapping
+from epp.backend.providers.mapping import Candidates, CustomMetric, EngineMapping
 
 LORA_SIGNAL = "lora"
 """The one signal that servers may lack without anything being wrong."""
@@ -43,7 +43,7 @@ class ScrapeOutcome:
 
     Attributes:
         state: The merged state; the old object when nothing differs.
-        updated: The page carried at least one signal.
+        updated: The page carried at least one signal, or none is mapped.
         missing: Signals without a usable series, by name.
         malformed: Lines, or labels of info metrics, that could not be read.
     """
@@ -65,12 +65,18 @@ class ScrapePlan:
     Args:
         mapping: Where the signals stand.
         rules: How series are chosen.
+
+    Attributes:
+        names: The sample names that are needed.
+        query: Query string that asks a server for these alone.
+        signals: Names of the mapped signals.
     """
 
     def __init__(self, mapping: EngineMapping, rules: ScrapeRules | None = None) -> None:
         self.mapping = mapping
         self.rules = rules or ScrapeRules()
         self.names = tuple(dict.fromkeys(spec.name for spec in mapping.specs()))
+        self.query = "&".join(f"name%5B%5D={quote(name, safe=':')}" for name in self.names)
         self.scanner = PageScanner(self.names)
         counts = (
             ("queued", "waiting_requests", mapping.queued),
@@ -79,11 +85,7 @@ class ScrapePlan:
             ("num_blocks", "num_blocks", mapping.num_blocks),
         )
         self.counts = tuple(count for count in counts if count[2])
-
-    @property
-    def query(self) -> str:
-        """Query string that asks a server for the needed samples alone."""
-        return "&".join(f"name%5B%5D={quote(name, safe=':')}" for name in self.names)
+        self.signals = _signals(mapping)
 
     def apply(self, page: bytes, previous: MetricsState) -> ScrapeOutcome:
         """Merge a page into the previous state."""
@@ -117,7 +119,10 @@ class _Merge:
         if mapping.custom:
             self._custom()
         return ScrapeOutcome(
-            self._merged(), bool(self._changes), tuple(self._missing), self.malformed
+            state=self._merged(),
+            updated=bool(self._changes) or not self._plan.signals,
+            missing=tuple(self._missing),
+            malformed=self.malformed,
         )
 
     def _merged(self) -> MetricsState:
@@ -194,7 +199,7 @@ class _Merge:
                 values[metric.attribute_key] = value
                 found = True
             else:
-                self._missing.append(metric.attribute_key)
+                self._missing.append(_custom_signal(metric))
         if found:
             self._changes["custom"] = values
 
@@ -212,6 +217,25 @@ class _Merge:
         wanted = dict(spec.labels).items()
         labels_of = self._plan.scanner.labels
         return [sample for sample in samples if wanted <= labels_of(sample).items()]
+
+
+def _signals(mapping: EngineMapping) -> tuple[str, ...]:
+    """Names of the mapped signals, as ``ScrapeOutcome.missing`` gives them."""
+    named = (
+        ("queued", mapping.queued),
+        ("running", mapping.running),
+        ("block_size", mapping.block_size),
+        ("num_blocks", mapping.num_blocks),
+        ("kv_usage", mapping.kv_usage),
+        (LORA_SIGNAL, mapping.lora),
+        ("cache_info", mapping.cache_info),
+    )
+    custom = (_custom_signal(metric) for metric in mapping.custom)
+    return (*(name for name, candidates in named if candidates), *custom)
+
+
+def _custom_signal(metric: CustomMetric) -> str:
+    return f"custom.{metric.attribute_key}"
 
 
 def _newest_of(series: Sequence[Sample]) -> Sample:

@@ -4,14 +4,7 @@ from collections.abc import Sequence
 
 from epp.kube.cache import ObjectCache
 from epp_api.meta import NamespacedName
-from epp_api.v1alpha2.inferencemodel_types import InferenceModel
-
-MODEL_NAME_INDEX = "spec.modelName"
-
-
-def model_names(model: InferenceModel) -> Sequence[str]:
-    """Indexer of ``MODEL_NAME_INDEX``."""
-    return (model.spec.model_name,)
+from epp_api.v1alpha2.inferencemodel_types import MODEL_NAME_INDEX, InferenceModel
 
 
 def is_relevant(model: InferenceModel, pool: NamespacedName) -> bool:

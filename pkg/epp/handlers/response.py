@@ -62,6 +62,46 @@ def response_status(headers: Mapping[str, str]) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) == 3 else 0
 
 
+class ResponseMeter:
+    """What is known of one response.
+
+    Attributes:
+        status: HTTP status; 0 before the headers.
+        streaming: It is an event stream.
+        first_body_at: When its first body bytes came, on the caller's clock; None until then.
+        body_bytes: Length of the body so far.
+    """
+
+    __slots__ = ("_scanner", "body_bytes", "first_body_at", "status", "streaming")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.streaming = False
+        self.first_body_at: float | None = None
+        self.body_bytes = 0
+        self._scanner: UsageScanner | None = None
+
+    def start(self, headers: Mapping[str, str]) -> None:
+        """Take note of the headers."""
+        self.status = response_status(headers)
+        self.streaming = is_event_stream(headers.get("content-type", ""))
+
+    def feed(self, chunk: bytes, now: float) -> None:
+        """Take note of the next body bytes."""
+        if not chunk:
+            return
+        if self._scanner is None:
+            self.first_body_at = now
+            self._scanner = usage_scanner(streaming=self.streaming)
+        self.body_bytes += len(chunk)
+        self._scanner.feed(chunk)
+
+    def take_usage(self) -> TokenUsage | None:
+        """Return the token counts seen; call once, at the end."""
+        scanner, self._scanner = self._scanner, None
+        return scanner.finish() if scanner else None
+
+
 class JsonUsage:
     """Usage of a JSON document, from its tail."""
 

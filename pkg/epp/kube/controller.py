@@ -16,12 +16,13 @@ Reference: controller-runtime pkg/internal/controller/controller.go.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from epp.kube.cache import KubeObject, ObjectCache, ObjectEvent
+from epp.kube.predicates import Predicate, everything
 from epp.kube.workqueue import QueueShutDownError, WorkQueue
 from epp.logs import get_logger
 from epp_api.meta import NamespacedName
@@ -29,10 +30,20 @@ from epp_api.meta import NamespacedName
 log = get_logger(__name__)
 
 T = TypeVar("T", bound=KubeObject)
-Predicate = Callable[[ObjectEvent[T]], bool]
 KeyMapper = Callable[[ObjectEvent[T]], Iterable[NamespacedName]]
+
+
+class Outcome(StrEnum):
+    """How one call of a reconciler ended."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    REQUEUE = "requeue"
+    REQUEUE_AFTER = "requeue_after"
+
+
 OutcomeObserver = Callable[[str, str], None]
-"""Called with the controller's name and ``success``, ``error``, ``requeue`` or ``requeue_after``."""
+"""Called with the controller's name and the outcome, once per call of its reconciler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +52,7 @@ class Result:
 
     Attributes:
         requeue: Retry after the key's back-off.
-        requeue_after: Process again after this many seconds, > 0.
+        requeue_after: Process again after this many seconds, > 0; wins over ``requeue``.
     """
 
     requeue: bool = False
@@ -51,7 +62,7 @@ class Result:
 class Reconciler(Protocol):
     """Makes the world agree with one object. Idempotent; may be called for no reason."""
 
-    def reconcile(self, key: NamespacedName) -> Result:
+    async def reconcile(self, key: NamespacedName) -> Result:
         """Process one key. Any exception means: try again later."""
         ...
 
@@ -62,15 +73,17 @@ def own_key(event: ObjectEvent[T]) -> Iterable[NamespacedName]:
 
 
 class Controller:
-    """One reconciler, its queue and its worker.
+    """One reconciler, its queue and its workers.
 
-    Reconcilers are synchronous, so one worker is all there is to gain from one event loop.
+    Two workers never hold the same key. One worker is enough for a reconciler that waits for
+    nothing: all of them share one event loop.
 
     Args:
         name: For logs and metrics.
         reconciler: Called with each key.
+        workers: How many keys may be processed at once.
         on_outcome: Told how each call ended.
-        queue: Injected by tests.
+        queue: Keys that wait.
     """
 
     def __init__(
@@ -78,42 +91,83 @@ class Controller:
         name: str,
         reconciler: Reconciler,
         *,
+        workers: int = 1,
         on_outcome: OutcomeObserver = lambda _name, _outcome: None,
         queue: WorkQueue[NamespacedName] | None = None,
     ) -> None:
         self.name = name
-        self.queue: WorkQueue[NamespacedName] = queue or WorkQueue()
+        self.queue: WorkQueue[NamespacedName] = WorkQueue() if queue is None else queue
         self._reconciler = reconciler
+        self._workers = workers
         self._on_outcome = on_outcome
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def watch(
         self,
         cache: ObjectCache[T],
         *,
-        predicate: Predicate[T] | None = None,
+        predicate: Predicate[T] = everything,
         keys: KeyMapper[T] = own_key,
     ) -> None:
         """Add the keys that an event of a cache concerns, if it passes the predicate."""
 
         def on_event(event: ObjectEvent[T]) -> None:
-            if predicate is None or predicate(event):
+            if predicate(event):
                 for key in keys(event):
                     self.queue.add(key)
 
         cache.subscribe(on_event)
 
     async def start(self) -> None:
-        """Start the worker."""
-        self._task = asyncio.create_task(self._work(), name=f"controller {self.name}")
+        """Start the workers."""
+        self._tasks = [
+            asyncio.create_task(self._work(), name=f"controller {self.name} worker {number}")
+            for number in range(self._workers)
+        ]
+
+    async def wait_ended(self) -> None:
+        """Wait until a worker has ended by itself; raise what ended it."""
+        ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
 
     async def stop(self) -> None:
-        """Stop the worker and wait for it. Idempotent."""
+        """Stop the workers, what they are doing included, and wait for them. Idempotent."""
         self.queue.shut_down()
-        if self._task is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def process(self, key: NamespacedName) -> Outcome:
+        """Reconcile a key that was taken from the queue, and decide what happens next."""
+        try:
+            outcome, after = await self._reconcile(key)
+            self._on_outcome(self.name, outcome)
+            match outcome:
+                case Outcome.ERROR | Outcome.REQUEUE:
+                    self.queue.add_rate_limited(key)
+                case Outcome.REQUEUE_AFTER:
+                    self.queue.forget(key)
+                    self.queue.add_after(key, after)
+                case Outcome.SUCCESS:
+                    self.queue.forget(key)
+            return outcome
+        finally:
+            self.queue.done(key)
+
+    async def _reconcile(self, key: NamespacedName) -> tuple[Outcome, float]:
+        try:
+            result = await self._reconciler.reconcile(key)
+        except Exception as exc:
+            failures = self.queue.failures(key) + 1
+            log.error(
+                "reconcile failed", controller=self.name, key=str(key), error=exc, failures=failures
+            )
+            return Outcome.ERROR, 0.0
+        if result.requeue_after > 0:
+            return Outcome.REQUEUE_AFTER, result.requeue_after
+        return (Outcome.REQUEUE if result.requeue else Outcome.SUCCESS), 0.0
 
     async def _work(self) -> None:
         while True:
@@ -121,33 +175,5 @@ class Controller:
                 key = await self.queue.get()
             except QueueShutDownError:
                 return
-            self.process(key)
+            await self.process(key)
             await asyncio.sleep(0)  # a storm of keys must not starve requests
-
-    def process(self, key: NamespacedName) -> None:
-        """Reconcile a key that was taken from the queue, and decide what happens next."""
-        try:
-            result = self._reconciler.reconcile(key)
-        except Exception as exc:
-            retries = self.queue.failures(key)
-            log.error(
-                "reconcile failed", controller=self.name, key=str(key), error=exc, retries=retries
-            )
-            self._finish(key, "error")
-            return
-        if result.requeue_after > 0:
-            self._finish(key, "requeue_after", after=result.requeue_after)
-        elif result.requeue:
-            self._finish(key, "requeue")
-        else:
-            self._finish(key, "success")
-
-    def _finish(self, key: NamespacedName, outcome: str, *, after: float = 0.0) -> None:
-        self._on_outcome(self.name, outcome)
-        if outcome in {"error", "requeue"}:
-            self.queue.add_rate_limited(key)
-        else:
-            self.queue.forget(key)
-        if after > 0:
-            self.queue.add_after(key, after)
-        self.queue.done(key)

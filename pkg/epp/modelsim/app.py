@@ -45,6 +45,7 @@ class App:
         metrics: VllmMetrics,
         state: SimState,
         faults: FaultBoard,
+        changed: Callable[[], None],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -53,6 +54,7 @@ class App:
         self._metrics = metrics
         self._state = state
         self._faults = faults
+        self._changed = changed
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_at = int(wall_clock())
@@ -74,6 +76,7 @@ class App:
             self._handle_api(_APIS[request.path], request, responder)
         else:
             self._handle_get(request, responder)
+        self._changed()
 
     def _handle_get(self, request: HttpRequest, responder: Responder) -> None:
         route = self._get_routes.get(request.path)
@@ -163,6 +166,7 @@ class App:
     def _ended(self, outcome: str) -> None:
         self._state.in_flight -= 1
         self._state.outcomes[outcome] += 1
+        self._changed()
 
     def _new_id(self) -> str:
         self._request_ids += 1
@@ -185,7 +189,13 @@ class App:
             case FaultKind.SLOW:
                 assert fault is not None  # noqa: S101 - the match is on its kind
                 timer = asyncio.get_running_loop().call_later(fault.seconds, answer)
-                responder.on_disconnect = timer.cancel
+                responder.on_disconnect = partial(self._gave_up, timer, fault.target)
+
+    def _gave_up(self, timer: asyncio.TimerHandle, target: FaultTarget) -> None:
+        timer.cancel()
+        if target is FaultTarget.REQUESTS:
+            self._state.outcomes["aborted"] += 1
+        self._changed()
 
     def _serve_metrics(self, request: HttpRequest, responder: Responder) -> None:
         names: frozenset[str] | None = None

@@ -27,14 +27,26 @@ class Engine:
     """Feeds sequences to a step model and tells their listeners. Not thread-safe."""
 
     def __init__(
-        self, model: StepModel, metrics: VllmMetrics, *, clock: Callable[[], float]
+        self,
+        model: StepModel,
+        metrics: VllmMetrics,
+        *,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
     ) -> None:
+        """Take the model; ``changed`` is called whenever its numbers may be others."""
         self.model = model
         self._metrics = metrics
         self._clock = clock
+        self._changed = changed
         self._listeners: dict[Sequence, Listener] = {}
         self._handle: asyncio.Handle | None = None
         self._step_ends_at: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is planned: no step, no timer."""
+        return self._handle is None and self._step_ends_at is None
 
     def submit(self, sequence: Sequence, listener: Listener) -> None:
         """Queue a sequence; an idle engine starts at the end of this turn of the loop.
@@ -44,7 +56,7 @@ class Engine:
         """
         self.model.submit(sequence, self._clock())
         self._listeners[sequence] = listener
-        if self._handle is None and self._step_ends_at is None:
+        if self.is_idle:
             # Not at once, so that requests that came together share the first step.
             self._handle = asyncio.get_running_loop().call_soon(self._wake)
 
@@ -53,6 +65,7 @@ class Engine:
         self._listeners.pop(sequence, None)
         if self.model.abort(sequence):
             self._metrics.sequence_aborted()
+            self._changed()
 
     def stop(self) -> None:
         """Stop stepping and forget every sequence."""
@@ -80,6 +93,7 @@ class Engine:
     def _begin(self, at: float) -> None:
         duration = self.model.begin_step(at)
         self._step_ends_at = None if duration is None else at + duration
+        self._changed()
 
     def _set_timer(self) -> None:
         if self._handle is None and self._step_ends_at is not None:

@@ -19,12 +19,11 @@ def format_float(value: float) -> str:
         return "+Inf" if value > 0 else "-Inf"
     text = repr(float(value))
     whole, _, fraction = text.partition(".")
-    if "e" in text or "n" in text or len(whole.lstrip("-")) <= 6:
+    if "e" in text or "n" in text or len(whole) <= 6 or value < 0:
         return text
-    sign = "-" if whole.startswith("-") else ""
-    digits = (whole.lstrip("-") + fraction).rstrip("0")
+    digits = (whole + fraction).rstrip("0")
     mantissa = digits[0] + (f".{digits[1:]}" if len(digits) > 1 else "")
-    return f"{sign}{mantissa}e+{len(whole.lstrip('-')) - 1:02d}"
+    return f"{mantissa}e+{len(whole) - 1:02d}"
 
 
 def series(name: str, labels: Labels) -> str:

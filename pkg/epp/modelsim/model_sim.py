@@ -7,6 +7,7 @@ consecutive addresses with one port. Each pod owns its engine, metrics, faults, 
 import asyncio
 import errno
 import ipaddress
+import os
 import random
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Self
 
 from epp.errors import ConfigError
 from epp.modelsim.app import App
+from epp.modelsim.changes import Changes, Condition
 from epp.modelsim.engine import Engine
 from epp.modelsim.faults import FaultBoard
 from epp.modelsim.http_server import HttpServer
@@ -58,13 +60,17 @@ class ModelSim:
             page_bytes=options.metrics_page_kb * 1000,
             wall_clock=wall_clock,
         )
-        self._engine = Engine(self.model, self.metrics, clock=clock)
+        self._changes = Changes()
+        self._engine = Engine(
+            self.model, self.metrics, clock=clock, changed=self._changes.announce
+        )
         app = App(
             options,
             engine=self._engine,
             metrics=self.metrics,
             state=self.state,
             faults=self.faults,
+            changed=self._changes.announce,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -96,13 +102,22 @@ class ModelSim:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
+    async def until(self, condition: Condition, *, deadline_seconds: float = 10.0) -> None:
+        """Wait until a condition on ``state``, ``model`` or ``faults`` is true.
+
+        Raises:
+            TimeoutError: It did not come true in time.
+        """
+        await self._changes.until(condition, deadline_seconds=deadline_seconds)
+
     async def start(self) -> None:
         """Listen. Raises ConfigError when the address cannot be used."""
         host, port = self.options.host, self.options.port
         try:
             self._address = await self._server.start(host, port)
         except OSError as exc:
-            reason = exc.strerror or str(exc)
+            known = exc.errno is not None and exc.errno > 0
+            reason = os.strerror(exc.errno) if known else exc.strerror
             raise ConfigError(
                 f"cannot listen: {reason}", source="--host/--port", value=f"{host}:{port}"
             ) from exc

@@ -50,8 +50,8 @@ class Options:
     pool_name: str = ""
     """Pool to serve; empty takes the only one there is, and several are an error then."""
 
-    pool_namespace: str = "default"
-    """Namespace of the pool, as in Kubernetes."""
+    pool_namespace: str | None = None
+    """Namespace of the pool; None takes the one where a pool of this name is, else `default`."""
 
     eds_file: Path | None = None
     """File of endpoints to keep for Envoy; None keeps none, for gateways that know the pods."""

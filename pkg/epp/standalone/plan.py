@@ -111,8 +111,11 @@ class Plan:
 
 
 def buffer_limit_bytes(max_request_body_bytes: int) -> int:
-    """Envoy's listener buffer: twice our own limit, so that ours answers first, with a reason."""
-    return max(32 * _MIB, 2 * max_request_body_bytes)
+    """Envoy's listener buffer: what `epp serve` can receive, and no less than it accepts.
+
+    Between the two limits the EPP answers 413 itself, with a reason; above, Envoy does.
+    """
+    return max(32 * _MIB, max_request_body_bytes)
 
 
 def make_plan(

@@ -328,7 +328,10 @@ ARRIVALS = st.lists(
 @given(ARRIVALS, st.integers(1, 5), st.integers(1, 3), st.integers(5, 64))
 @settings(max_examples=300, deadline=None)
 def test_accounting_holds_for_any_arrivals_and_aborts(
-    arrivals, max_seqs, max_loras, budget
+    arrivals: list[tuple[int, int, str | None, int, int]],
+    max_seqs: int,
+    max_loras: int,
+    budget: int,
 ) -> None:
     model = engine(
         num_gpu_blocks=24,

@@ -252,7 +252,7 @@ def test_no_source_names_the_flags_that_give_one() -> None:
     "name, text, field, want",
     [
         pytest.param("NAMESPACE", "prod", "pool_namespace", "prod", id="namespace"),
-        pytest.param("NAMESPACE", "", "pool_namespace", "default", id="namespace-empty"),
+        pytest.param("NAMESPACE", "", "pool_namespace", None, id="namespace-empty"),
         pytest.param(
             "REFRESH_METRICS_INTERVAL", "1s", "refresh_metrics_interval_seconds", 1.0, id="refresh"
         ),

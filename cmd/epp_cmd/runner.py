@@ -1,0 +1,248 @@
+"""The composition root of ``epp serve``: the only place that constructs concrete classes.
+
+Order of starting (``kube/manager.py``): the scraper, the metrics server (alive, not ready), the
+source, the choice of the pool, controllers, health, ext_proc. Stopping drains first: readiness
+goes, running requests finish, then everything stops in reverse.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from epp.standalone.eds import EdsWriter
+from prometheus_client import CollectorRegistry
+
+from epp.backend.collector import Collector
+from epp.backend.endpoint_rows import EndpointRows
+from epp.datastore.datastore import Datastore
+from epp.handlers.access_log import AccessLog
+from epp.handlers.server import ext_proc_services
+from epp.kube.manager import Hook, Manager
+from epp.logs import get_logger
+from epp.metrics.collectors import PoolCollector
+from epp.metrics.endpoint_series import EndpointSeries
+from epp.metrics.metrics import Metrics
+from epp.requestcontrol.candidates import Candidates
+from epp.requestcontrol.director import Director
+from epp.requestcontrol.model_resolution import UnknownModelPolicy
+from epp.server.debug_routes import decisions_route, pool_route
+from epp.server.health import Readiness, health_services
+from epp.server.metrics_server import MetricsServer
+from epp.server.options import Options
+from epp.server.pool_view import TablePoolView
+from epp.server.tls import serving_certificate
+from epp.sources.endpoints import StaticSource
+from epp.sources.files import FileSource
+from epp.transport.grpcio_server import GrpcioServer
+from epp.transport.stream import Transport
+from epp.version import __version__
+from epp_cmd.builders import CONTROLLERS, OUTCOMES, Controllers, build_collector, build_source
+from epp_cmd.plugins import build_admission, build_scheduler, is_strict
+
+log = get_logger(__name__)
+
+QUIET_SECONDS = 2.0
+"""While draining: no request for this long means that the gateway has noticed."""
+
+STOP_GRACE_SECONDS = 1.0
+"""After the drain: what is still open then is the gateway's access log, which never ends."""
+
+
+async def run(options: Options) -> int:
+    """Serve until SIGTERM or SIGINT; a second signal ends the drain.
+
+    Raises:
+        ConfigError: The input cannot be used. TransportError: a port cannot be bound.
+    """
+    stop, hurry = _signals()
+    program = Program(options)
+    options.log_notices(log)
+    await program.start()
+    log.info("serving", version=__version__, **program.ports)
+    await stop.wait()
+    await program.drain(hurry)
+    await program.stop()
+    log.info("stopped")
+    return 0
+
+
+def _signals() -> tuple[asyncio.Event, asyncio.Event]:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop, hurry
+
+
+@dataclass(slots=True)
+class Program:
+    """Everything that runs, wired.
+
+    Attributes:
+        options: What was asked.
+        ports: Bound ports by flag name, once started.
+    """
+
+    options: Options
+    ports: dict[str, int] = field(default_factory=dict)
+    _manager: Manager = field(default_factory=Manager)
+    _last_request: float = 0.0
+    metrics: Metrics = field(init=False)
+    rows: EndpointRows = field(init=False)
+    datastore: Datastore = field(init=False)
+    director: Director = field(init=False)
+    readiness: Readiness = field(init=False)
+    collector: Collector = field(init=False)
+    source: FileSource | StaticSource = field(init=False)
+    transport: GrpcioServer = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Construct, bottom up; nothing runs yet."""
+        options = self.options
+        self.metrics = Metrics(
+            CollectorRegistry(),
+            name_sets=options.metric_names,
+            max_label_values=options.max_label_values,
+        )
+        self.rows = EndpointRows()
+        self.datastore = Datastore(self.rows)
+        self.collector = build_collector(options, self.rows, self.metrics, self.datastore)
+        self._listen()
+        self.source = build_source(options, self.metrics)
+        self.director = self._build_director()
+        self.readiness = Readiness({"pool": lambda: self.datastore.pool_has_synced})
+        self.transport = self._build_transport()
+        self._register_metrics()
+        self._arrange()
+
+    async def start(self) -> None:
+        """Start everything in order."""
+        await self._manager.start()
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Turn unready, then let what runs finish, within the drain time."""
+        self.readiness.drain()
+        deadline = time.monotonic() + self.options.drain_seconds
+        log.info("draining", requests=len(self.director.in_flight))
+        while time.monotonic() < deadline and not hurry.is_set() and not self._quiet():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(hurry.wait(), 0.05)
+
+    async def stop(self) -> None:
+        """Stop everything in reverse."""
+        await self._manager.stop()
+
+    def _quiet(self) -> bool:
+        idle = time.monotonic() - self._last_request > QUIET_SECONDS
+        return idle and not len(self.director.in_flight)
+
+    def _listen(self) -> None:
+        """Who learns of endpoints; the EDS file first, so that Envoy knows what we may pick."""
+        if self.options.eds_file is not None:
+            eds = EdsWriter(self.options.eds_file)
+            self.datastore.add_endpoint_listener(eds)
+        self.datastore.add_endpoint_listener(self.collector)
+        self.datastore.add_endpoint_listener(EndpointSeries(self.metrics))
+
+    def _build_director(self) -> Director:
+        options = self.options
+        return Director(
+            datastore=self.datastore,
+            scheduler=build_scheduler(options, self.metrics.plugin_timer),
+            admission=build_admission(options),
+            candidates=Candidates(honour_subset=not options.disable_endpoint_subset_filter),
+            rows=self.rows,
+            metrics=self.metrics,
+            observe=self.metrics.plugin_timer,
+            random=random.Random(),
+            unknown_model=UnknownModelPolicy(options.unknown_model),
+            strict_v03=is_strict(options),
+            on_request=self._request_arrived,
+        )
+
+    def _request_arrived(self) -> None:
+        self._last_request = time.monotonic()
+        self.collector.request_arrived()
+
+    def _build_transport(self) -> GrpcioServer:
+        options = self.options
+        services = ext_proc_services(
+            self.director,
+            metrics=self.metrics,
+            access_log=AccessLog(self.director),
+            max_request_body=options.max_request_body_bytes,
+        )
+        credentials = None
+        if options.secure_serving:
+            credentials = serving_certificate(options.cert_path).credentials()
+        return GrpcioServer(
+            services,
+            host=options.bind_address,
+            port=options.grpc_port,
+            max_receive_bytes=options.grpc_max_receive_bytes,
+            max_send_bytes=options.grpc_max_send_bytes,
+            credentials=credentials,
+        )
+
+    def _register_metrics(self) -> None:
+        collector = PoolCollector(
+            TablePoolView(self.datastore),
+            name_sets=self.metrics.name_sets,
+            staleness_seconds=self.options.metrics_staleness_seconds,
+        )
+        self.metrics.registry.register(collector)
+        self.metrics.observe_streams(lambda: self.transport.open_streams)
+        self.metrics.declare(reconciles=[(c, o) for c in CONTROLLERS for o in OUTCOMES])
+
+    def _arrange(self) -> None:
+        options, manager = self.options, self._manager
+        web = MetricsServer(
+            self.metrics.registry,
+            port=options.metrics_port,
+            host=options.bind_address,
+            not_ready_reasons=self._not_ready_reasons,
+        )
+        web.add_json_route(
+            "/debug/pool",
+            pool_route(self.datastore, self.director, lambda: self.transport.open_streams),
+        )
+        web.add_json_route("/debug/decisions", decisions_route(self.director.decisions))
+        health = GrpcioServer(
+            health_services(self.readiness),
+            host=options.bind_address,
+            port=options.grpc_health_port,
+        )
+        controllers = Controllers(options, self.source, self.datastore, self.metrics)
+        manager.add_group("scraper", self.collector)
+        manager.add_group("source", self.source)
+        manager.add_group("controllers", controllers)
+        manager.add_group("health", self._server("grpc_health_port", health))
+        manager.add_group("ext_proc", self._server("grpc_port", self.transport))
+        manager.add_group("metrics", Hook(self._bind("metrics_port", web.start), web.stop))
+
+    def _server(self, name: str, transport: Transport) -> Hook:
+        async def end() -> None:
+            await transport.stop(STOP_GRACE_SECONDS)
+
+        return Hook(self._bind(name, transport.start), end)
+
+    def _bind(
+        self, name: str, start: Callable[[], Awaitable[int]]
+    ) -> Callable[[], Awaitable[object]]:
+        async def begin() -> None:
+            self.ports[name] = await start()
+
+        return begin
+
+    def _not_ready_reasons(self) -> list[str]:
+        if self.readiness.draining:
+            return ["draining"]
+        return [f"waiting for {name}" for name in self.readiness.missing]

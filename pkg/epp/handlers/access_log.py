@@ -1,0 +1,321 @@
+"""Joins the gateway's access log with the requests that we routed.
+
+On the lean path the response body never visits us; one log entry per finished request brings its
+usage, its length and the endpoint that really served. Entry and request belong together when
+request id **and** start time agree, because a client may use its own id twice: the request that
+started nearest wins, and when two are equally near neither gets a report (usage is lost,
+accounting is not). An entry may come before its stream ends: it waits there. An entry that
+belongs to nobody waits for a grace time, then counts as served without us, provided that it
+reached a model server.
+
+Owns what it remembers, all of it bounded: open requests, finished ones for ``TTL_SECONDS``,
+entries without a request for ``GRACE_SECONDS``. Nothing is remembered while no gateway reports.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cachetools import TTLCache
+from google.protobuf.message import DecodeError
+
+from epp.backend.endpoint import join_host_port
+from epp.gen.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogCommon, HTTPAccessLogEntry
+from epp.gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
+from epp.gen.google.protobuf.duration_pb2 import Duration
+from epp.logs import get_logger
+from epp.metrics.usage import TokenUsage
+from epp.requestcontrol.types import AccessReport, RoutingDecision
+from epp.transport.stream import CloseReason, StatusCode, StreamSender
+
+log = get_logger(__name__)
+
+USAGE_NAMESPACE = "epp.usage"
+"""Dynamic metadata namespace that the generated Envoy configuration writes token counts to."""
+
+TTL_SECONDS = 10.0
+"""Entries come 20 ms after the end of a request; a gateway that stalls longer loses its usage."""
+GRACE_SECONDS = 1.0
+MAX_FINISHED_IDS = 20_000
+MAX_PER_ID = 256
+MAX_UNMATCHED = 20_000
+MAX_SKEW_SECONDS = 5.0
+"""Difference of the start times on the two clocks at which an id alone no longer counts."""
+AMBIGUOUS_SECONDS = 0.005
+"""Two requests of one id whose start times fit this equally well cannot be told apart."""
+SMALL_BODY_BYTES = 4096
+"""A larger body is not worth remembering for its usage."""
+
+
+class AccessReportSink(Protocol):
+    """Who is told; the director."""
+
+    def handle_access_report(self, routing: RoutingDecision | None, report: AccessReport) -> None:
+        """Take note of a request that the gateway finished; None: it was none of ours."""
+        ...
+
+
+class ExpectedEntry:
+    """A routed request whose log entry has not been used.
+
+    Attributes:
+        routing: What was decided.
+        started_at: Wall-clock seconds of its headers.
+        wanted: The entry's numbers are news; otherwise they passed through the stream.
+        report: The entry, when it came before the end of the stream.
+        settled: The entry came.
+    """
+
+    __slots__ = ("report", "routing", "settled", "started_at", "wanted")
+
+    def __init__(self, routing: RoutingDecision, *, started_at: float, wanted: bool) -> None:
+        self.routing = routing
+        self.started_at = started_at
+        self.wanted = wanted
+        self.report: AccessReport | None = None
+        self.settled = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    started_at: float
+    report: AccessReport
+    went_upstream: bool
+
+
+class AccessLog:
+    """The AccessLogService, and the memory that joins it with our streams.
+
+    Args:
+        sink: Who is told.
+        clock: Monotonic seconds.
+        wall_clock: Seconds since the epoch, as the gateway's start times.
+        call_later: Calls a function after some seconds; the running loop's by default.
+    """
+
+    def __init__(
+        self,
+        sink: AccessReportSink,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        call_later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._call_later = call_later or _loop_call_later
+        self._open: dict[str, list[ExpectedEntry]] = {}
+        self._finished: TTLCache[str, list[ExpectedEntry]] = TTLCache(
+            MAX_FINISHED_IDS, TTL_SECONDS, timer=clock
+        )
+        self._unmatched: deque[tuple[float, _Entry]] = deque()
+        self._streams = 0
+
+    @property
+    def streams(self) -> int:
+        """Gateways' workers that report right now."""
+        return self._streams
+
+    def expect(self, routing: RoutingDecision, *, wanted: bool) -> ExpectedEntry | None:
+        """Remember a request that was just routed; None while nobody reports.
+
+        Args:
+            routing: What was decided.
+            wanted: Report the entry; False when the response passes through the stream.
+        """
+        if not self._streams:
+            return None
+        age = self._clock() - routing.request.received_at
+        expected = ExpectedEntry(routing, started_at=self._wall_clock() - age, wanted=wanted)
+        self._open.setdefault(routing.request.request_id, []).append(expected)
+        return expected
+
+    def finish(self, expected: ExpectedEntry) -> None:
+        """Take note that a request ended, after its completion was told."""
+        request_id = expected.routing.request.request_id
+        _remove(self._open, request_id, expected)
+        if expected.report is not None:
+            self._tell(expected.routing, expected.report)
+        elif not expected.settled:
+            expected.routing = _without_body(expected.routing)
+            remembered = self._finished.pop(request_id, [])
+            remembered.append(expected)
+            self._finished[request_id] = remembered[-MAX_PER_ID:]
+
+    def open_stream(self, sender: StreamSender) -> "_ReportStream":
+        """Serve one StreamAccessLogs call."""
+        self._streams += 1
+        return _ReportStream(self, sender)
+
+    def stream_closed(self) -> None:
+        """Take note that a gateway's worker reports no more."""
+        self._streams -= 1
+
+    def take(self, entry: HTTPAccessLogEntry) -> None:
+        """Take one finished request of the gateway's log."""
+        if entry.common_properties.intermediate_log_entry:
+            return
+        start = entry.common_properties.start_time
+        found = _Entry(
+            started_at=start.seconds + start.nanos / 1e9,
+            report=access_report(entry),
+            went_upstream=_went_upstream(entry.common_properties),
+        )
+        if self._settle(found) or not found.went_upstream:
+            return
+        if not self._unmatched:
+            self._call_later(GRACE_SECONDS, self._give_up)
+        self._unmatched.append((self._clock() + GRACE_SECONDS, found))
+        if len(self._unmatched) > MAX_UNMATCHED:
+            self._tell(None, self._unmatched.popleft()[1].report)
+
+    def _settle(self, entry: _Entry) -> bool:
+        """Give an entry to the request that it belongs to; False when there is none."""
+        request_id = entry.report.request_id
+        nearest = sorted(
+            (abs(expected.started_at - entry.started_at), index, expected)
+            for index, expected in enumerate(self._waiting(request_id))
+        )
+        if not nearest or nearest[0][0] > MAX_SKEW_SECONDS:
+            return False
+        distance, _, expected = nearest[0]
+        expected.settled = True
+        finished = _remove(self._finished, request_id, expected)
+        ambiguous = len(nearest) > 1 and nearest[1][0] - distance < AMBIGUOUS_SECONDS
+        if ambiguous or not expected.wanted:
+            return True
+        if finished:
+            self._tell(expected.routing, entry.report)
+        else:
+            expected.report = entry.report
+        return True
+
+    def _waiting(self, request_id: str) -> Iterator[ExpectedEntry]:
+        for expected in self._open.get(request_id, ()):
+            if not expected.settled:
+                yield expected
+        yield from self._finished.get(request_id, ())
+
+    def _give_up(self) -> None:
+        """Count the entries whose grace time is over as served without us."""
+        now = self._clock()
+        while self._unmatched and self._unmatched[0][0] <= now:
+            entry = self._unmatched.popleft()[1]
+            if not self._settle(entry):
+                self._tell(None, entry.report)
+        if self._unmatched:
+            self._call_later(max(self._unmatched[0][0] - now, 0.0), self._give_up)
+
+    def _tell(self, routing: RoutingDecision | None, report: AccessReport) -> None:
+        try:
+            self._sink.handle_access_report(routing, report)
+        except Exception as exc:
+            log.error("access report failed", request_id=report.request_id, error=exc)
+
+
+class _ReportStream:
+    """One StreamAccessLogs call: entries come until the gateway's worker goes away."""
+
+    __slots__ = ("_access_log", "_sender")
+
+    def __init__(self, access_log: AccessLog, sender: StreamSender) -> None:
+        self._access_log = access_log
+        self._sender = sender
+
+    def on_message(self, payload: bytes) -> None:
+        """Take a batch of entries; a batch that is none ends the stream."""
+        try:
+            message = StreamAccessLogsMessage.FromString(payload)
+        except DecodeError:
+            self._sender.finish(StatusCode.INVALID_ARGUMENT, "not a StreamAccessLogsMessage")
+            return
+        for entry in message.http_logs.log_entry:
+            self._access_log.take(entry)
+
+    def on_half_close(self) -> None:
+        """End our side as well."""
+        self._sender.finish()
+
+    def on_closed(self, reason: CloseReason) -> None:
+        """Take note that this worker reports no more."""
+        log.debug("access log stream closed", reason=reason.value)
+        self._access_log.stream_closed()
+
+
+def access_report(entry: HTTPAccessLogEntry) -> AccessReport:
+    """Translate a log entry; times that never happened are None, a missing duration is 0."""
+    common = entry.common_properties
+    last = common.time_to_last_downstream_tx_byte
+    whole = last if common.HasField("time_to_last_downstream_tx_byte") else common.duration
+    first = common.HasField("time_to_first_downstream_tx_byte")
+    return AccessReport(
+        request_id=entry.request.request_id,
+        served_by=_served_by(common),
+        status=entry.response.response_code.value,
+        response_bytes=entry.response.response_body_bytes,
+        first_byte_seconds=_seconds(common.time_to_first_downstream_tx_byte) if first else None,
+        duration_seconds=_seconds(whole),
+        usage=_usage(common),
+    )
+
+
+def _served_by(common: AccessLogCommon) -> str:
+    address = common.upstream_remote_address.socket_address
+    return join_host_port(address.address, address.port_value) if address.address else ""
+
+
+def _went_upstream(common: AccessLogCommon) -> bool:
+    """Tell whether a model server got the request, not only the gateway."""
+    flags = common.response_flags
+    unreached = flags.upstream_connection_failure or flags.no_healthy_upstream
+    return bool(_served_by(common)) and not unreached and not flags.upstream_overflow
+
+
+def _usage(common: AccessLogCommon) -> TokenUsage | None:
+    namespaces = common.metadata.filter_metadata
+    if USAGE_NAMESPACE not in namespaces:
+        return None
+    fields = namespaces[USAGE_NAMESPACE].fields
+    counts = {
+        name: int(fields[name].number_value)
+        for name in ("prompt_tokens", "completion_tokens", "cached_tokens")
+        if name in fields and 0 <= fields[name].number_value <= 2**53
+    }
+    return TokenUsage(**counts) if counts else None
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _remove(
+    lists: "dict[str, list[ExpectedEntry]] | TTLCache[str, list[ExpectedEntry]]",
+    request_id: str,
+    expected: ExpectedEntry,
+) -> bool:
+    remembered = lists.get(request_id)
+    if remembered is None or expected not in remembered:
+        return False
+    remembered.remove(expected)
+    if not remembered:
+        del lists[request_id]
+    return True
+
+
+def _without_body(routing: RoutingDecision) -> RoutingDecision:
+    """Drop what a large request weighs; what is left names and counts."""
+    if routing.request.size_bytes <= SMALL_BODY_BYTES:
+        return routing
+    return replace(
+        routing,
+        request=replace(routing.request, payload={}),
+        decision=replace(routing.decision, request=replace(routing.decision.request, payload={})),
+    )
+
+
+def _loop_call_later(seconds: float, call: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_later(seconds, call)

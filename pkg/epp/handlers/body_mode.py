@@ -1,0 +1,40 @@
+"""How bodies travel between the gateway and us, as the gateway is configured."""
+
+from enum import Enum
+
+from epp.gen.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
+from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProtocolConfiguration
+
+
+class BodyMode(Enum):
+    """The modes we serve; the values are Envoy's."""
+
+    NONE = ProcessingMode.NONE
+    BUFFERED = ProcessingMode.BUFFERED
+    FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED
+
+
+_MODES = {mode.value: mode for mode in BodyMode}
+
+
+def body_modes(config: ProtocolConfiguration) -> tuple[BodyMode, BodyMode]:
+    """Return the modes of request and response bodies.
+
+    Raises:
+        ValueError: We do not serve that combination; the text is for the operator.
+    """
+    request = _MODES.get(config.request_body_mode)
+    response = _MODES.get(config.response_body_mode)
+    if request is None or request is BodyMode.NONE or response is None:
+        raise ValueError(
+            f"unsupported processing mode: request_body_mode {_name(config.request_body_mode)}, "
+            f"response_body_mode {_name(config.response_body_mode)}; supported are BUFFERED and "
+            f"FULL_DUPLEX_STREAMED request bodies, and NONE, BUFFERED and FULL_DUPLEX_STREAMED "
+            f"response bodies"
+        )
+    return request, response
+
+
+def _name(value: int) -> str:
+    modes = ProcessingMode.BodySendMode.items()
+    return next((name for name, number in modes if number == value), str(value))

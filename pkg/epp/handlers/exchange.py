@@ -1,0 +1,396 @@
+"""The ext_proc conversation of one HTTP request as a state machine, without any I/O.
+
+Everything that decides what may come next is data at the top of this file; ``Exchange`` applies
+it. The machine knows two data paths and learns which from the first message: a *buffered* request
+body arrives as one message and is answered as one; a *full-duplex* one arrives in chunks, nothing
+is answered before its end, and its bytes are sent back. Response bodies never come, come whole,
+or come in chunks that are sent back unchanged. The caller brings time, ids and decisions.
+
+Invariants: every message that Envoy waits on is answered, in order; the stream is never ended by
+the machine after the request phase (Envoy would lose response bytes); bodies are held until they
+are answered, response bodies not at all.
+
+Observed on Envoy 1.40, both paths: the stream ends with a half-close, in the same millisecond
+followed by a reset, **whatever happened**: response finished, client gone, upstream gone. Only
+the messages before it tell them apart; see ``FINISHED_WHEN_CLOSED``. An upstream that fails before
+its response headers appears as Envoy's own 503 in a response headers message, and so do
+Envoy's own refusals (413) before the request was complete.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import ClassVar
+
+from epp.errors import EppError, PayloadTooLargeError
+from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from epp.handlers import messages
+from epp.handlers.body_mode import BodyMode, body_modes
+from epp.handlers.events import Answers, Event, RequestComplete, RequestRefused, StreamBroken
+from epp.handlers.request import (
+    FOREIGN_HEADERS,
+    REQUEST_ID_HEADER,
+    content_length,
+    header_map,
+    request_path,
+    subset_hint,
+)
+from epp.handlers.response import ResponseMeter
+
+
+class State(Enum):
+    """Where a conversation stands."""
+
+    START = "start"
+    REQUEST_BODY = "waiting for the request body"
+    DECIDING = "waiting for a decision"
+    AWAIT_RESPONSE = "waiting for the response"
+    RESPONSE_BODY = "waiting for the response body"
+    RESPONSE_DONE = "response finished"
+    REFUSED = "refused"
+    BROKEN = "broken"
+
+
+class Kind(Enum):
+    """What a message is, its place in its direction included."""
+
+    REQUEST_HEADERS = "request headers"
+    REQUEST_HEADERS_END = "last request headers"
+    REQUEST_BODY = "request body"
+    REQUEST_BODY_END = "last request body"
+    REQUEST_TRAILERS = "request trailers"
+    LATE_REQUEST_TRAILERS = "request trailers beside a buffered body"
+    RESPONSE_HEADERS = "response headers"
+    RESPONSE_HEADERS_END = "last response headers"
+    RESPONSE_BODY = "response body"
+    RESPONSE_BODY_END = "last response body"
+    RESPONSE_TRAILERS = "response trailers"
+    EMPTY = "empty"
+
+
+_RESPONSE_BEGINS = {
+    Kind.RESPONSE_HEADERS: State.RESPONSE_BODY,
+    Kind.RESPONSE_HEADERS_END: State.RESPONSE_DONE,
+}
+
+TRANSITIONS: Mapping[State, Mapping[Kind, State]] = MappingProxyType(
+    {
+        State.START: {
+            Kind.REQUEST_HEADERS: State.REQUEST_BODY,
+            Kind.REQUEST_HEADERS_END: State.DECIDING,
+        },
+        State.REQUEST_BODY: {
+            Kind.REQUEST_BODY: State.REQUEST_BODY,
+            Kind.REQUEST_BODY_END: State.DECIDING,
+            Kind.REQUEST_TRAILERS: State.DECIDING,
+            # Headers were answered and no body came: too late to choose, the gateway goes on.
+            Kind.LATE_REQUEST_TRAILERS: State.AWAIT_RESPONSE,
+            **_RESPONSE_BEGINS,
+        },
+        State.DECIDING: {**_RESPONSE_BEGINS},
+        State.AWAIT_RESPONSE: {
+            Kind.LATE_REQUEST_TRAILERS: State.AWAIT_RESPONSE,
+            **_RESPONSE_BEGINS,
+        },
+        State.RESPONSE_BODY: {
+            Kind.RESPONSE_BODY: State.RESPONSE_BODY,
+            Kind.RESPONSE_BODY_END: State.RESPONSE_DONE,
+            Kind.RESPONSE_TRAILERS: State.RESPONSE_DONE,
+        },
+        State.RESPONSE_DONE: {Kind.RESPONSE_TRAILERS: State.RESPONSE_DONE},
+        # Messages that were on their way when we gave up.
+        State.REFUSED: dict.fromkeys(Kind, State.REFUSED),
+        State.BROKEN: dict.fromkeys(Kind, State.BROKEN),
+    }
+)
+"""State and message → next state; what is not here is an illegal order. ``route`` leads from
+DECIDING to AWAIT_RESPONSE, ``refuse`` to REFUSED."""
+
+FINISHED_WHEN_CLOSED: Mapping[BodyMode, frozenset[State]] = MappingProxyType(
+    {
+        # With trailers requested Envoy keeps the stream open until the response is over. An
+        # abort after the response headers looks the same; the access log knows it.
+        BodyMode.NONE: frozenset({State.RESPONSE_BODY, State.RESPONSE_DONE}),
+        BodyMode.BUFFERED: frozenset({State.RESPONSE_DONE}),
+        BodyMode.FULL_DUPLEX: frozenset({State.RESPONSE_DONE}),
+    }
+)
+"""Response body mode → states in which the end of the stream means a finished response. In any
+other state somebody went away: client, upstream or gateway, Envoy does not say who."""
+
+_REFUSABLE = frozenset({State.START, State.REQUEST_BODY, State.DECIDING})
+_IGNORING = frozenset({State.REFUSED, State.BROKEN})
+
+
+class Exchange:
+    """One conversation.
+
+    Args:
+        max_body_bytes: Longest request body that is accepted.
+        new_id: Gives a request id to a request without one.
+
+    Attributes:
+        state: Where it stands.
+        request_id: Empty until the request headers came.
+        path: Path with query.
+        received_at: When the request headers came, on the caller's clock.
+        response: What is known of the response.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunks",
+        "_generated_id",
+        "_has_body",
+        "_has_trailers",
+        "_headers",
+        "_max_body_bytes",
+        "_new_id",
+        "_request_mode",
+        "_response_mode",
+        "_size",
+        "_subset",
+        "path",
+        "received_at",
+        "request_id",
+        "response",
+        "state",
+    )
+
+    def __init__(self, *, max_body_bytes: int, new_id: Callable[[], str]) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._new_id = new_id
+        self._request_mode = BodyMode.FULL_DUPLEX
+        self._response_mode = BodyMode.FULL_DUPLEX
+        self._headers: Mapping[str, str] = {}
+        self._generated_id = False
+        self._has_body = True
+        self._has_trailers = False
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._body = b""
+        self._subset: tuple[str, ...] | None = None
+        self.state = State.START
+        self.request_id = ""
+        self.path = ""
+        self.received_at = 0.0
+        self.response = ResponseMeter()
+
+    @property
+    def refusable(self) -> bool:
+        """The request can still be answered in place of the model server."""
+        return self.state in _REFUSABLE
+
+    @property
+    def finished(self) -> bool:
+        """The response was seen to its end."""
+        return self.state is State.RESPONSE_DONE
+
+    @property
+    def finished_when_closed(self) -> bool:
+        """The end of the stream now means a finished response."""
+        return self.state in FINISHED_WHEN_CLOSED[self._response_mode]
+
+    @property
+    def sees_response_body(self) -> bool:
+        """Response bytes and usage pass here; otherwise only the access log knows them."""
+        return self._response_mode is not BodyMode.NONE
+
+    def receive(self, message: ProcessingRequest, now: float) -> Event:
+        """Take a message of the gateway.
+
+        Args:
+            message: As it came.
+            now: Monotonic seconds.
+        """
+        if self.state is State.START and message.HasField("protocol_config"):
+            try:
+                self._request_mode, self._response_mode = body_modes(message.protocol_config)
+            except ValueError as exc:
+                return self._break(str(exc), unsupported=True)
+        kind = self._classify(message)
+        following = TRANSITIONS[self.state].get(kind)
+        if following is None:
+            return self._break(f"unexpected message: {kind.value}, while {self.state.value}")
+        self.state = following
+        if following in _IGNORING:
+            return ()
+        return self._HANDLERS[kind](self, message, now)
+
+    def route(self, targets: tuple[str, ...], body: bytes | None = None) -> Answers:
+        """Answer a complete request with a pick.
+
+        Args:
+            targets: ``ip:port`` of every pick, best first.
+            body: The body to send instead of the client's; None keeps it.
+        """
+        if self.state is not State.DECIDING:
+            return ()
+        kept = self._body if body is None else body
+        mutation = messages.routing_mutation(
+            targets=targets,
+            request_id=self.request_id if self._generated_id else None,
+            content_length=self._length_to_set(kept, changed=body is not None),
+            remove=[name for name in FOREIGN_HEADERS if name in self._headers],
+        )
+        if self._has_body and self._request_mode is BodyMode.BUFFERED:
+            answers = [messages.routed_body(mutation, targets, body)]
+        else:
+            answers = [messages.routed_headers(mutation, targets)]
+            answers.extend(self._duplex_body(kept))
+        self._release(State.AWAIT_RESPONSE)
+        return tuple(answers)
+
+    def refuse(self, error: EppError) -> Answers:
+        """Answer the request in place of the model server; nothing once it was routed."""
+        if not self.refusable:
+            return ()
+        self._release(State.REFUSED)
+        return (messages.immediate(error, self.path),)
+
+    def abandon(self) -> None:
+        """Ignore whatever still comes: the caller ended the stream."""
+        self._release(State.BROKEN)
+
+    def _duplex_body(self, body: bytes) -> Iterator[ProcessingResponse]:
+        # Before trailers an empty body had no message, and Envoy fails on an answer to none.
+        if self._has_body and (body or not self._has_trailers):
+            yield from messages.request_chunks(body, end_of_stream=not self._has_trailers)
+        if self._has_trailers:
+            yield messages.request_trailers()
+
+    def _length_to_set(self, body: bytes, *, changed: bool) -> int | None:
+        """Full duplex makes Envoy drop the length; a body before trailers has none."""
+        if not self._has_body or self._has_trailers:
+            return None
+        if self._request_mode is BodyMode.FULL_DUPLEX:
+            return len(body) or None
+        return len(body) if changed else None
+
+    def _classify(self, message: ProcessingRequest) -> Kind:
+        name = message.WhichOneof("request")
+        if name == "response_body":
+            whole = self._response_mode is BodyMode.BUFFERED
+            last = whole or message.response_body.end_of_stream
+            return Kind.RESPONSE_BODY_END if last else Kind.RESPONSE_BODY
+        if name == "request_body":
+            whole = self._request_mode is BodyMode.BUFFERED
+            last = whole or message.request_body.end_of_stream
+            return Kind.REQUEST_BODY_END if last else Kind.REQUEST_BODY
+        if name == "request_headers":
+            last = message.request_headers.end_of_stream
+            return Kind.REQUEST_HEADERS_END if last else Kind.REQUEST_HEADERS
+        if name == "response_headers":
+            last = message.response_headers.end_of_stream
+            return Kind.RESPONSE_HEADERS_END if last else Kind.RESPONSE_HEADERS
+        if name == "request_trailers":
+            duplex = self._request_mode is BodyMode.FULL_DUPLEX
+            return Kind.REQUEST_TRAILERS if duplex else Kind.LATE_REQUEST_TRAILERS
+        return Kind.RESPONSE_TRAILERS if name == "response_trailers" else Kind.EMPTY
+
+    def _on_request_headers(self, message: ProcessingRequest, now: float) -> Event:
+        self.received_at = now
+        self._headers = header_map(message.request_headers.headers)
+        self.path = request_path(self._headers)
+        self.request_id = self._headers.get(REQUEST_ID_HEADER, "")
+        if not self.request_id:
+            self.request_id = self._new_id()
+            self._generated_id = True
+        self._note_subset(message)
+        if self.state is State.DECIDING:
+            self._has_body = False
+            return self._complete()
+        if content_length(self._headers) > self._max_body_bytes:
+            return self._too_large()
+        if self._request_mode is BodyMode.BUFFERED:
+            return (messages.continue_headers(),)
+        return ()
+
+    def _on_request_body(self, message: ProcessingRequest, _now: float) -> Event:
+        chunk = message.request_body.body
+        self._size += len(chunk)
+        if self._size > self._max_body_bytes:
+            return self._too_large()
+        if chunk:
+            self._chunks.append(chunk)
+        self._note_subset(message)
+        return self._complete() if self.state is State.DECIDING else ()
+
+    def _on_request_trailers(self, message: ProcessingRequest, _now: float) -> Event:
+        self._has_trailers = True
+        self._note_subset(message)
+        return self._complete()
+
+    def _on_late_request_trailers(self, _message: ProcessingRequest, _now: float) -> Event:
+        return (messages.request_trailers(),)
+
+    def _on_response_headers(self, message: ProcessingRequest, _now: float) -> Event:
+        self._chunks.clear()
+        self.response.start(header_map(message.response_headers.headers))
+        return (messages.response_headers(),)
+
+    def _on_response_body(self, message: ProcessingRequest, now: float) -> Event:
+        body = message.response_body
+        if self._response_mode is BodyMode.NONE:
+            return self._break("unexpected message: response body, although its mode is NONE")
+        chunk = body.body
+        self.response.feed(chunk, now)
+        if self._response_mode is BodyMode.BUFFERED:
+            return (messages.continue_response_body(),)
+        return tuple(messages.response_chunks(chunk, end_of_stream=body.end_of_stream))
+
+    def _on_response_trailers(self, _message: ProcessingRequest, _now: float) -> Event:
+        return (messages.response_trailers(),)
+
+    def _note_subset(self, message: ProcessingRequest) -> None:
+        if message.HasField("metadata_context"):
+            hint = subset_hint(message.metadata_context)
+            self._subset = self._subset if hint is None else hint
+
+    def _complete(self) -> RequestComplete:
+        self._body = b"".join(self._chunks)
+        self._chunks.clear()
+        return RequestComplete(
+            request_id=self.request_id,
+            path=self.path,
+            headers=self._headers,
+            has_body=self._has_body,
+            body=self._body,
+            subset=self._subset,
+            received_at=self.received_at,
+        )
+
+    def _too_large(self) -> RequestRefused:
+        self._chunks.clear()
+        limit = f"{self._max_body_bytes} bytes"
+        return RequestRefused(PayloadTooLargeError(f"the request body is longer than {limit}"))
+
+    def _break(self, detail: str, *, unsupported: bool = False) -> StreamBroken:
+        self._release(State.BROKEN)
+        return StreamBroken(detail, unsupported)
+
+    def _release(self, state: State) -> None:
+        self.state = state
+        self._chunks.clear()
+        self._body = b""
+
+    _HANDLERS: ClassVar[Mapping[Kind, Callable[["Exchange", ProcessingRequest, float], Event]]] = (
+        MappingProxyType(
+            {
+                Kind.REQUEST_HEADERS: _on_request_headers,
+                Kind.REQUEST_HEADERS_END: _on_request_headers,
+                Kind.REQUEST_BODY: _on_request_body,
+                Kind.REQUEST_BODY_END: _on_request_body,
+                Kind.REQUEST_TRAILERS: _on_request_trailers,
+                Kind.LATE_REQUEST_TRAILERS: _on_late_request_trailers,
+                Kind.RESPONSE_HEADERS: _on_response_headers,
+                Kind.RESPONSE_HEADERS_END: _on_response_headers,
+                Kind.RESPONSE_BODY: _on_response_body,
+                Kind.RESPONSE_BODY_END: _on_response_body,
+                Kind.RESPONSE_TRAILERS: _on_response_trailers,
+            }
+        )
+    )

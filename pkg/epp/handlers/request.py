@@ -1,0 +1,62 @@
+"""What the gateway's request messages say: headers, path, subset hint.
+
+Header names are lower case; of a repeated header the last value counts. The map is for reading:
+headers are never sent back from it, so what we do not touch arrives as the client wrote it.
+
+Reference: llm-d-router ebab687 pkg/epp/util/request/headers.go, pkg/epp/metadata/consts.go.
+"""
+
+from collections.abc import Mapping
+
+from epp.gen.envoy.config.core.v3.base_pb2 import HeaderMap, Metadata
+
+REQUEST_ID_HEADER = "x-request-id"
+DESTINATION_HEADER = "x-gateway-destination-endpoint"
+DESTINATION_NAMESPACE = "envoy.lb"
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+FOREIGN_HEADERS = (
+    "x-prefiller-host-port",
+    "x-encoder-hosts-ports",
+    "x-data-parallel-host-port",
+    "x-kv-cache-source-host-port",
+)
+"""Routing headers that only the cluster may set: removed when a client sends them. The client's
+destination header is not among them, for we overwrite it."""
+
+_PATH_HEADERS = (":path", "x-original-path", "x-forwarded-path")
+_DEFAULT_PATH = "/v1/completions"
+
+
+def header_map(headers: HeaderMap) -> dict[str, str]:
+    """Return name → value; ``raw_value`` is preferred, undecodable bytes become U+FFFD."""
+    return {
+        header.key.lower(): header.raw_value.decode("utf-8", "replace") or header.value
+        for header in headers.headers
+    }
+
+
+def request_path(headers: Mapping[str, str]) -> str:
+    """Return the path that chooses the parser, query string included."""
+    return next((path for name in _PATH_HEADERS if (path := headers.get(name))), _DEFAULT_PATH)
+
+
+def content_length(headers: Mapping[str, str]) -> int:
+    """Return the announced length of the body in bytes; 0 when none or nonsense is announced."""
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
+
+
+def subset_hint(metadata: Metadata) -> tuple[str, ...] | None:
+    """Return the endpoints that the gateway allows; None when it gives no list.
+
+    Entries that are no strings are skipped, so an unusable list allows nothing.
+    """
+    namespaces = metadata.filter_metadata
+    if SUBSET_NAMESPACE not in namespaces:
+        return None
+    fields = namespaces[SUBSET_NAMESPACE].fields
+    if SUBSET_KEY not in fields or not fields[SUBSET_KEY].HasField("list_value"):
+        return None
+    values = fields[SUBSET_KEY].list_value.values
+    return tuple(value.string_value for value in values if value.HasField("string_value"))
