@@ -7,10 +7,12 @@ Reference: GAIE v1.5.0 pkg/epp/controller/inferencepool_reconciler.go; departs f
 resync of all kinds after a pool was deleted and created again.
 """
 
-from epp.controller.claims import relevant_models
+from typing import TypeVar
+
+from epp.controller.claims import claims_of
 from epp.datastore.datastore import Datastore
 from epp.datastore.endpoint_pool import EndpointPool, pool_from_v1, pool_from_v1alpha2
-from epp.kube.cache import ObjectCache
+from epp.kube.cache import KubeObject, ObjectCache
 from epp.kube.controller import Result
 from epp.logs import get_logger
 from epp_api.core_v1 import Pod
@@ -20,6 +22,8 @@ from epp_api.v1alpha2 import inferencepool_types as v1alpha2
 from epp_api.v1alpha2.inferencemodel_types import InferenceModel
 
 log = get_logger(__name__)
+
+P = TypeVar("P", bound=KubeObject)
 
 
 class InferencePoolReconciler:
@@ -50,8 +54,9 @@ class InferencePoolReconciler:
         self._pods = pods
         self._models = models
         self._datastore = datastore
+        self._shadows = False
 
-    def reconcile(self, key: NamespacedName) -> Result:
+    async def reconcile(self, key: NamespacedName) -> Result:
         """Make the datastore's pool, endpoints and models agree with the caches."""
         if key != self._pool_key:
             return Result()
@@ -63,16 +68,25 @@ class InferencePoolReconciler:
         stored = {model.spec.model_name for model in self._datastore.model_list()}
         claimed = {model.spec.model_name for model in self._models.list()}
         for name in sorted(stored | claimed):
-            self._datastore.model_resolve(name, relevant_models(self._models, name, pool.key))
+            self._datastore.model_resolve(name, claims_of(self._models, name, pool.key))
         return Result()
 
     def _current(self) -> EndpointPool | None:
-        current = self._pools.get(self._pool_key)
-        old = self._old_pools.get(self._pool_key)
-        if current is not None and current.metadata.deletion_timestamp is None:
-            if old is not None:
-                log.info("pool exists in two API versions, v1 counts", pool=str(self._pool_key))
+        current = _alive(self._pools.get(self._pool_key))
+        old = _alive(self._old_pools.get(self._pool_key))
+        shadows = current is not None and old is not None
+        if shadows and not self._shadows:
+            log.info("pool exists in two API versions, v1 counts", pool=str(self._pool_key))
+        self._shadows = shadows
+        if current is not None:
             return pool_from_v1(current)
-        if old is not None and old.metadata.deletion_timestamp is None:
-            return pool_from_v1alpha2(old)
-        return None
+        if old is None:
+            return None
+        if old.spec is None:
+            log.warning("pool has no spec", pool=str(self._pool_key))
+        return pool_from_v1alpha2(old)
+
+
+def _alive(pool: P | None) -> P | None:
+    """The pool, unless it is being deleted: finalizers are not waited for."""
+    return pool if pool is not None and pool.metadata.deletion_timestamp is None else None

@@ -22,7 +22,7 @@ class PodReconciler:
         self._pods = pods
         self._datastore = datastore
 
-    def reconcile(self, key: NamespacedName) -> Result:
+    async def reconcile(self, key: NamespacedName) -> Result:
         """Store the endpoints of a ready, selected pod; forget those of any other."""
         pod = self._pods.get(key)
         if pod is None:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from epp.controller.claims import refers_to
 from epp.controller.inferencemodel_reconciler import InferenceModelReconciler
 from epp.controller.inferencepool_reconciler import InferencePoolReconciler
 from epp.controller.pod_reconciler import PodReconciler
 from epp.datastore.datastore import Datastore
-from epp.kube.cache import ObjectCache, ObjectEvent
+from epp.kube.cache import ObjectCache
 from epp.kube.controller import Controller, OutcomeObserver
+from epp.kube.predicates import key_in, old_or_new
 from epp_api.core_v1 import Pod
 from epp_api.meta import NamespacedName
 from epp_api.v1 import inferencepool_types as v1
@@ -60,33 +62,18 @@ def build_controllers(
         ),
         on_outcome=on_outcome,
     )
-    pools.watch(source.pools_v1)
-    pools.watch(source.pools_v1alpha2)
+    pools.watch(source.pools_v1, predicate=key_in((pool_key,)))
+    pools.watch(source.pools_v1alpha2, predicate=key_in((pool_key,)))
 
     models = Controller(
         "inferencemodel",
         InferenceModelReconciler(pool_key=pool_key, models=source.models, datastore=datastore),
         on_outcome=on_outcome,
     )
-    models.watch(source.models, predicate=lambda event: _refers_to(event, pool_key))
+    models.watch(source.models, predicate=old_or_new(lambda model: refers_to(model, pool_key)))
 
     pods = Controller(
         "pod", PodReconciler(pods=source.pods, datastore=datastore), on_outcome=on_outcome
     )
-    pods.watch(source.pods, predicate=lambda event: _selected(event, datastore))
+    pods.watch(source.pods, predicate=old_or_new(datastore.pool_selects))
     return (pools, models, pods)
-
-
-def _refers_to(event: ObjectEvent[InferenceModel], pool: NamespacedName) -> bool:
-    """Old or new refers to the pool: an object that moves away must be seen, too."""
-    return any(
-        model is not None
-        and model.metadata.namespace == pool.namespace
-        and model.spec.pool_ref.name == pool.name
-        for model in (event.old, event.new)
-    )
-
-
-def _selected(event: ObjectEvent[Pod], datastore: Datastore) -> bool:
-    """Old or new is selected by the pool. Without a pool the later resync finds the pod."""
-    return any(pod is not None and datastore.pool_selects(pod) for pod in (event.old, event.new))

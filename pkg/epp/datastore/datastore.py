@@ -6,7 +6,8 @@ Invariants:
 1. No pool, no endpoints: without a pool, pods are ignored; the resync after ``pool_set`` finds them.
 2. Every stored endpoint was ready and selected when last reconciled, and each is known to every
    listener (scraper, EDS file) exactly once. An endpoint is announced before it becomes a
-   candidate, and withdrawn from candidates before listeners forget it.
+   candidate, and withdrawn from candidates before listeners forget it. A listener that raises is
+   logged; it keeps neither the endpoint nor the other listeners from being right.
 3. For each model name at most one InferenceModel is active, the oldest.
 4. A change of address or labels keeps an endpoint's metrics; becoming ready again does not.
 5. After ``pool_clear`` everything is empty.
@@ -31,7 +32,10 @@ log = get_logger(__name__)
 
 
 class EndpointListener(Protocol):
-    """Learns of endpoints: called before an endpoint is a candidate, after it ceased to be one."""
+    """Learns of endpoints: called before an endpoint is a candidate, after it ceased to be one.
+
+    Must be quick and must not raise: what can fail (a file, a connection) is retried by itself.
+    """
 
     def endpoint_added(self, endpoint: Endpoint) -> None:
         """A new endpoint."""
@@ -78,9 +82,17 @@ class Datastore:
         return self._pool
 
     def pool_set(self, pool: EndpointPool, pods: Iterable[Pod]) -> None:
-        """Store the pool; endpoints become those of exactly these pods (the namespace's)."""
+        """Store the pool; endpoints become those of exactly these pods (the namespace's).
+
+        Setting the same pool again is the resync: it costs time, and changes what has drifted.
+        """
         if self._pool != pool:
-            log.info("pool set", pool=str(pool.key), target_ports=list(pool.target_ports))
+            log.info(
+                "pool set",
+                pool=str(pool.key),
+                selector=dict(pool.selector),
+                target_ports=list(pool.target_ports),
+            )
         self._pool = pool
         found = list(pods)
         gone = set(self._pods) - {pod.metadata.key for pod in found}
@@ -139,14 +151,12 @@ class Datastore:
     def _put(self, endpoint: Endpoint) -> None:
         row = self._rows.get(endpoint.key)
         if row is None:
-            for listener in self._listeners:
-                listener.endpoint_added(endpoint)
+            self._tell(lambda listener: listener.endpoint_added(endpoint))
             self._rows.put(endpoint)
             log.info("endpoint added", endpoint=endpoint.key, address=endpoint.target)
         elif row.endpoint != endpoint:
             old = row.endpoint
-            for listener in self._listeners:
-                listener.endpoint_updated(old, endpoint)
+            self._tell(lambda listener: listener.endpoint_updated(old, endpoint))
             self._rows.put(endpoint)
             log.info("endpoint changed", endpoint=endpoint.key, address=endpoint.target)
 
@@ -155,9 +165,16 @@ class Datastore:
         if row is None:
             return
         self._rows.remove(key)
-        for listener in self._listeners:
-            listener.endpoint_removed(row.endpoint)
+        self._tell(lambda listener: listener.endpoint_removed(row.endpoint))
         log.info("endpoint removed", endpoint=key, address=row.endpoint.target)
+
+    def _tell(self, call: Callable[[EndpointListener], None]) -> None:
+        for listener in self._listeners:
+            try:
+                call(listener)
+            except Exception as exc:
+                name = type(listener).__name__
+                log.error("endpoint listener failed", listener=name, error=exc)
 
     # Models
 
@@ -183,4 +200,4 @@ class Datastore:
         owner = oldest(claims)
         if self._models.assign(model_name, owner):
             shown = None if owner is None else str(owner.metadata.key)
-            log.info("model owner changed", model=model_name, object=shown)
+            log.info("model changed", model=model_name, owner=shown)

@@ -20,6 +20,7 @@ class ModelStore:
 
     def __init__(self) -> None:
         self._by_name: dict[str, InferenceModel] = {}
+        self._names: dict[NamespacedName, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -34,21 +35,31 @@ class ModelStore:
 
     def names_owned_by(self, key: NamespacedName) -> frozenset[str]:
         """Model names that an object owns: one, or none."""
-        return frozenset(n for n, model in self._by_name.items() if model.metadata.key == key)
+        return frozenset(self._names.get(key, ()))
 
     def assign(self, model_name: str, owner: InferenceModel | None) -> bool:
         """Make an object the owner of a name, or nobody; True when that changed something."""
-        if self._by_name.get(model_name) == owner:
+        before = self._by_name.get(model_name)
+        if before == owner:
             return False
-        if owner is None:
-            del self._by_name[model_name]
-        else:
+        if before is not None:
+            self._vacate(model_name, before.metadata.key)
+        if owner is not None:
             self._by_name[model_name] = owner
+            self._names.setdefault(owner.metadata.key, set()).add(model_name)
         return True
 
     def clear(self) -> None:
         """Forget everything."""
         self._by_name.clear()
+        self._names.clear()
+
+    def _vacate(self, model_name: str, key: NamespacedName) -> None:
+        del self._by_name[model_name]
+        names = self._names[key]
+        names.remove(model_name)
+        if not names:
+            del self._names[key]
 
 
 def oldest(models: Iterable[InferenceModel]) -> InferenceModel | None:
@@ -57,7 +68,11 @@ def oldest(models: Iterable[InferenceModel]) -> InferenceModel | None:
 
 
 def age_key(metadata: ObjectMeta) -> tuple[datetime, NamespacedName]:
-    """Sort key: creation instant, then namespace/name. No timestamp sorts last."""
+    """Sort key: creation instant, then namespace/name.
+
+    An object that does not say when it was created, or not in RFC 3339, sorts last: it cannot
+    take a name from one that does.
+    """
     return _instant(metadata.creation_timestamp), metadata.key
 
 
@@ -65,7 +80,7 @@ def _instant(timestamp: str | None) -> datetime:
     if timestamp is None:
         return _NO_TIME
     try:
-        parsed = datetime.fromisoformat(timestamp)
+        parsed = datetime.fromisoformat(timestamp.upper())
     except ValueError:
         return _NO_TIME
     return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)

@@ -6,10 +6,11 @@ request id **and** start time agree, because a client may use its own id twice: 
 started nearest wins, and when two are equally near neither gets a report (usage is lost,
 accounting is not). An entry may come before its stream ends: it waits there. An entry that
 belongs to nobody waits for a grace time, then counts as served without us, provided that it
-reached a model server.
+reached a model server and names no pick (another EPP's, or ours before a restart).
 
-Owns what it remembers, all of it bounded: open requests, finished ones for ``TTL_SECONDS``,
-entries without a request for ``GRACE_SECONDS``. Nothing is remembered while no gateway reports.
+Owns what it remembers, all of it bounded: open requests, finished ones for ``TTL_SECONDS``
+without their bodies and breakdowns, entries without a request for ``GRACE_SECONDS``. Requests are
+remembered whether or not a gateway reports: Envoy opens its log stream after the first of them.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from epp.backend.endpoint import join_host_port
 from epp.gen.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogCommon, HTTPAccessLogEntry
 from epp.gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from epp.gen.google.protobuf.duration_pb2 import Duration
+from epp.handlers.request import DESTINATION_HEADER
 from epp.logs import get_logger
 from epp.metrics.usage import TokenUsage
 from epp.requestcontrol.types import AccessReport, RoutingDecision
@@ -46,8 +48,6 @@ MAX_SKEW_SECONDS = 5.0
 """Difference of the start times on the two clocks at which an id alone no longer counts."""
 AMBIGUOUS_SECONDS = 0.005
 """Two requests of one id whose start times fit this equally well cannot be told apart."""
-SMALL_BODY_BYTES = 4096
-"""A larger body is not worth remembering for its usage."""
 
 
 class AccessReportSink(Protocol):
@@ -83,7 +83,7 @@ class ExpectedEntry:
 class _Entry:
     started_at: float
     report: AccessReport
-    went_upstream: bool
+    bypassed: bool
 
 
 class AccessLog:
@@ -113,22 +113,14 @@ class AccessLog:
             MAX_FINISHED_IDS, TTL_SECONDS, timer=clock
         )
         self._unmatched: deque[tuple[float, _Entry]] = deque()
-        self._streams = 0
 
-    @property
-    def streams(self) -> int:
-        """Gateways' workers that report right now."""
-        return self._streams
-
-    def expect(self, routing: RoutingDecision, *, wanted: bool) -> ExpectedEntry | None:
-        """Remember a request that was just routed; None while nobody reports.
+    def expect(self, routing: RoutingDecision, *, wanted: bool) -> ExpectedEntry:
+        """Remember a request that was just routed.
 
         Args:
             routing: What was decided.
             wanted: Report the entry; False when the response passes through the stream.
         """
-        if not self._streams:
-            return None
         age = self._clock() - routing.request.received_at
         expected = ExpectedEntry(routing, started_at=self._wall_clock() - age, wanted=wanted)
         self._open.setdefault(routing.request.request_id, []).append(expected)
@@ -141,19 +133,14 @@ class AccessLog:
         if expected.report is not None:
             self._tell(expected.routing, expected.report)
         elif not expected.settled:
-            expected.routing = _without_body(expected.routing)
+            expected.routing = _lightened(expected.routing)
             remembered = self._finished.pop(request_id, [])
             remembered.append(expected)
             self._finished[request_id] = remembered[-MAX_PER_ID:]
 
     def open_stream(self, sender: StreamSender) -> "_ReportStream":
         """Serve one StreamAccessLogs call."""
-        self._streams += 1
         return _ReportStream(self, sender)
-
-    def stream_closed(self) -> None:
-        """Take note that a gateway's worker reports no more."""
-        self._streams -= 1
 
     def take(self, entry: HTTPAccessLogEntry) -> None:
         """Take one finished request of the gateway's log."""
@@ -163,9 +150,9 @@ class AccessLog:
         found = _Entry(
             started_at=start.seconds + start.nanos / 1e9,
             report=access_report(entry),
-            went_upstream=_went_upstream(entry.common_properties),
+            bypassed=_bypassed(entry),
         )
-        if self._settle(found) or not found.went_upstream:
+        if self._settle(found) or not found.bypassed:
             return
         if not self._unmatched:
             self._call_later(GRACE_SECONDS, self._give_up)
@@ -243,7 +230,6 @@ class _ReportStream:
     def on_closed(self, reason: CloseReason) -> None:
         """Take note that this worker reports no more."""
         log.debug("access log stream closed", reason=reason.value)
-        self._access_log.stream_closed()
 
 
 def access_report(entry: HTTPAccessLogEntry) -> AccessReport:
@@ -268,11 +254,15 @@ def _served_by(common: AccessLogCommon) -> str:
     return join_host_port(address.address, address.port_value) if address.address else ""
 
 
-def _went_upstream(common: AccessLogCommon) -> bool:
-    """Tell whether a model server got the request, not only the gateway."""
+def _bypassed(entry: HTTPAccessLogEntry) -> bool:
+    """Tell whether a model server got the request although nobody picked it."""
+    common = entry.common_properties
     flags = common.response_flags
-    unreached = flags.upstream_connection_failure or flags.no_healthy_upstream
-    return bool(_served_by(common)) and not unreached and not flags.upstream_overflow
+    unreached = (
+        flags.upstream_connection_failure or flags.no_healthy_upstream or flags.upstream_overflow
+    )
+    picked = DESTINATION_HEADER in entry.request.request_headers
+    return bool(_served_by(common)) and not unreached and not picked
 
 
 def _usage(common: AccessLogCommon) -> TokenUsage | None:
@@ -306,14 +296,17 @@ def _remove(
     return True
 
 
-def _without_body(routing: RoutingDecision) -> RoutingDecision:
-    """Drop what a large request weighs; what is left names and counts."""
-    if routing.request.size_bytes <= SMALL_BODY_BYTES:
-        return routing
+def _lightened(routing: RoutingDecision) -> RoutingDecision:
+    """Keep names and counts, drop body and breakdown."""
+    decision = routing.decision
     return replace(
         routing,
-        request=replace(routing.request, payload={}),
-        decision=replace(routing.decision, request=replace(routing.decision.request, payload={})),
+        request=replace(routing.request, payload={}, headers={}),
+        decision=replace(
+            decision,
+            request=replace(decision.request, payload={}, headers={}),
+            profiles=(),
+        ),
     )
 
 

@@ -317,7 +317,11 @@ class Exchange:
         if chunk:
             self._chunks.append(chunk)
         self._note_subset(message)
-        return self._complete() if self.state is State.DECIDING else ()
+        if self.state is not State.DECIDING:
+            return ()
+        # Of a buffered body this says that trailers follow.
+        self._has_trailers = not message.request_body.end_of_stream
+        return self._complete()
 
     def _on_request_trailers(self, message: ProcessingRequest, _now: float) -> Event:
         self._has_trailers = True

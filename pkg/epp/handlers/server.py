@@ -9,6 +9,7 @@ Whatever happens, the director hears of the end of each request that it routed e
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -255,13 +256,17 @@ class ExtProcStream:
             response_bytes=response.body_bytes if seen else None,
             usage=response.take_usage(),
         )
+        self._contained(partial(service.director.handle_complete, self._routing, completion))
+        self._contained(partial(service.metrics.response_processing, self._response_seconds))
+        if self._expected is not None:
+            self._contained(partial(service.access_log.finish, self._expected))
+
+    def _contained(self, note: Callable[[], None]) -> None:
+        """Take a note; a fault of whoever takes it must not end a response."""
         try:
-            service.director.handle_complete(self._routing, completion)
+            note()
         except Exception as exc:
             log.error("completion failed", request_id=self._exchange.request_id, error=exc)
-        service.metrics.response_processing(self._response_seconds)
-        if self._expected is not None:
-            service.access_log.finish(self._expected)
 
     def _log_request(self, reason: CloseReason) -> None:
         routing = self._routing

@@ -92,12 +92,6 @@ FIXED_FLAGS = (
         switch=False,
     ),
     _fixed(
-        "disable-endpoint-subset-filter",
-        accepted=_OFF,
-        refusal=f"ignoring the gateway's subset hint {_NOT_YET}",
-        help="ignore the gateway's subset hint",
-    ),
-    _fixed(
         "emit-endpoint-scores",
         accepted=_OFF,
         refusal=f"scores in dynamic metadata {_NOT_YET}; see /debug/decisions on the metrics port",

@@ -114,6 +114,16 @@ REQUEST_FLAGS = (
         help="v0.3: decide exactly as that release of the reference does",
     ),
     Flag(
+        name="disable-endpoint-subset-filter",
+        field="disable_endpoint_subset_filter",
+        group=_REQUESTS,
+        parse=parse_bool,
+        default=False,
+        default_text="false",
+        switch=True,
+        help="ignore the gateway's subset hint: every ready endpoint is a candidate",
+    ),
+    Flag(
         name="max-request-body",
         field="max_request_body_bytes",
         group=_REQUESTS,

@@ -62,6 +62,9 @@ class Options:
     compatibility: Literal["none", "v0.3"] = "none"
     """Decision rules; none are ours, with the reference's defects left out."""
 
+    disable_endpoint_subset_filter: bool = False
+    """Ignore the gateway's subset hint; off, because the hint is the gateway's contract."""
+
     max_request_body_bytes: int = DEFAULT_MAX_REQUEST_BODY_BYTES
     """Longer bodies are answered 413. 16 MiB holds a prompt of some million tokens."""
 

@@ -35,6 +35,7 @@ class FakeClock:
         self._timers: list[tuple[float, int, FakeTimer]] = []
 
     def __call__(self) -> float:
+        """Seconds now."""
         return self._now
 
     def time(self) -> float:
