@@ -4,38 +4,15 @@ Written by three parties on the one event loop: the datastore (endpoints come an
 collector (scrapes), request control (in-flight counts). Read by everyone through ``snapshot``.
 Rows stay sorted by endpoint key.
 
-Every request changes an in-flight count, and every scrape a few cells of one row, so values are
-kept as columns already: a snapshot copies the columns that changed since the last one, and only
-a change of the set of endpoints builds them anew.
+Only a change of the set of endpoints builds the columns anew (``live_columns``).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from epp.backend.endpoint import Endpoint, EndpointKey
-from epp.backend.endpoint_table import EndpointColumns, EndpointTable, Floats, Ints, Mask
-from epp.backend.metrics_state import UNKNOWN_STATE, MetricsState
-
-N = TypeVar("N", bound=np.generic)
-
-_NEVER = float("nan")
-
-
-@dataclass(slots=True)
-class EndpointRow:
-    """Everything about one endpoint; mutable, private to the event loop."""
-
-    endpoint: Endpoint
-    state: MetricsState = UNKNOWN_STATE
-    known: bool = False
-    failing: bool = False
-    updated_at: float = _NEVER
-    due_at: float = _NEVER
-    in_flight: int = 0
+from epp.backend.endpoint_table import EndpointColumns, EndpointTable
+from epp.backend.live_columns import EndpointRow, LiveColumns
+from epp.backend.metrics_state import MetricsState
 
 
 class EndpointRows:
@@ -44,7 +21,7 @@ class EndpointRows:
     def __init__(self) -> None:
         self._rows: dict[EndpointKey, EndpointRow] = {}
         self._generation = 0
-        self._live: _LiveColumns | None = None
+        self._live: LiveColumns | None = None
         self._columns: EndpointColumns | None = None
 
     def __len__(self) -> int:
@@ -124,7 +101,7 @@ class EndpointRows:
         """The pool as it is now (monotonic seconds)."""
         if self._columns is None:
             if self._live is None:
-                self._live = _LiveColumns(self._generation, list(self._rows.values()))
+                self._live = LiveColumns(self._generation, list(self._rows.values()))
             self._columns = self._live.freeze()
         return EndpointTable(self._columns, now)
 
@@ -137,137 +114,3 @@ class EndpointRows:
         if self._live is not None:
             self._live.write_scrape(key, row)
             self._columns = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ScrapeColumns:
-    """Immutable copies of what scrapes write."""
-
-    waiting: Floats
-    running: Floats
-    kv_usage: Floats
-    max_adapters: Ints
-    used_adapters: Ints
-    block_size_tokens: Ints
-    num_blocks: Ints
-    known: Mask
-    failing: Mask
-    updated_at: Floats
-    due_at: Floats
-    active_adapters: tuple[frozenset[str], ...]
-    waiting_adapters: tuple[frozenset[str], ...]
-    adapter_rows: dict[tuple[str, bool], Mask]
-
-
-class _LiveColumns:
-    """The columns of one set of endpoints, written in place.
-
-    Float and integer values are rows of two matrices, so that one copy freezes many columns.
-    """
-
-    def __init__(self, generation: int, rows: list[EndpointRow]) -> None:
-        n = len(rows)
-        self._generation = generation
-        self._endpoints = tuple(row.endpoint for row in rows)
-        self._index = {row.endpoint.key: i for i, row in enumerate(rows)}
-        self._row_of_target = {row.endpoint.target: i for i, row in enumerate(rows)}
-        self._floats: Floats = np.empty((5, n), np.float64)
-        self._ints: Ints = np.empty((4, n), np.int64)
-        self._flags: Mask = np.empty((2, n), np.bool_)
-        self._active = [UNKNOWN_STATE.active_adapters] * n
-        self._waiting = [UNKNOWN_STATE.waiting_adapters] * n
-        self._in_flight: Ints = np.array([row.in_flight for row in rows], np.int64)
-        self._scraped: _ScrapeColumns | None = None
-        for row in rows:
-            self.write_scrape(row.endpoint.key, row)
-
-    def write_scrape(self, key: EndpointKey, row: EndpointRow) -> None:
-        """Take over what is known from scrapes."""
-        i, state = self._index[key], row.state
-        self._floats[:, i] = (
-            state.waiting_requests,
-            state.running_requests,
-            state.kv_usage,
-            row.updated_at,
-            row.due_at,
-        )
-        self._ints[:, i] = (
-            state.max_adapters,
-            _used_adapters(state),
-            state.block_size_tokens,
-            state.num_blocks,
-        )
-        self._flags[:, i] = (row.known, row.failing)
-        self._active[i], self._waiting[i] = state.active_adapters, state.waiting_adapters
-        self._scraped = None
-
-    def write_in_flight(self, key: EndpointKey, in_flight: int) -> None:
-        """Take over the count of unfinished requests."""
-        self._in_flight[self._index[key]] = in_flight
-
-    def freeze(self) -> EndpointColumns:
-        """Immutable columns; those that scrapes write are shared until the next scrape."""
-        if self._scraped is None:
-            self._scraped = self._freeze_scraped()
-        scraped = self._scraped
-        return EndpointColumns(
-            generation=self._generation,
-            endpoints=self._endpoints,
-            index=self._index,
-            row_of_target=self._row_of_target,
-            in_flight=_frozen(self._in_flight.copy()),
-            waiting=scraped.waiting,
-            running=scraped.running,
-            kv_usage=scraped.kv_usage,
-            max_adapters=scraped.max_adapters,
-            used_adapters=scraped.used_adapters,
-            block_size_tokens=scraped.block_size_tokens,
-            num_blocks=scraped.num_blocks,
-            known=scraped.known,
-            failing=scraped.failing,
-            updated_at=scraped.updated_at,
-            due_at=scraped.due_at,
-            active_adapters=scraped.active_adapters,
-            waiting_adapters=scraped.waiting_adapters,
-            adapter_rows=scraped.adapter_rows,
-        )
-
-    def _freeze_scraped(self) -> _ScrapeColumns:
-        floats, ints, flags = self._floats.copy(), self._ints.copy(), self._flags.copy()
-        _impute(floats[:3], flags[0])
-        waiting, running, kv_usage, updated_at, due_at = _frozen(floats)
-        max_adapters, used_adapters, block_size_tokens, num_blocks = _frozen(ints)
-        known, failing = _frozen(flags)
-        return _ScrapeColumns(
-            waiting=waiting,
-            running=running,
-            kv_usage=kv_usage,
-            max_adapters=max_adapters,
-            used_adapters=used_adapters,
-            block_size_tokens=block_size_tokens,
-            num_blocks=num_blocks,
-            known=known,
-            failing=failing,
-            updated_at=updated_at,
-            due_at=due_at,
-            active_adapters=tuple(self._active),
-            waiting_adapters=tuple(self._waiting),
-            adapter_rows={},
-        )
-
-
-def _used_adapters(state: MetricsState) -> int:
-    if not state.waiting_adapters:
-        return len(state.active_adapters)
-    return len(state.active_adapters | state.waiting_adapters)
-
-
-def _impute(loads: Floats, known: Mask) -> None:
-    """Give unknown endpoints the median of the known ones, column by column."""
-    if not known.all() and known.any():
-        loads[:, ~known] = np.median(loads[:, known], axis=1, keepdims=True)
-
-
-def _frozen(values: NDArray[N]) -> NDArray[N]:
-    values.setflags(write=False)
-    return values

@@ -61,9 +61,7 @@ class ModelSim:
             wall_clock=wall_clock,
         )
         self._changes = Changes()
-        self._engine = Engine(
-            self.model, self.metrics, clock=clock, changed=self._changes.announce
-        )
+        self._engine = Engine(self.model, self.metrics, clock=clock, changed=self._changes.announce)
         app = App(
             options,
             engine=self._engine,

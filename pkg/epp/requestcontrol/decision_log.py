@@ -43,7 +43,7 @@ def explain(decision: Decision) -> str:
     if run.scorers:
         parts.append(f"highest score {run.totals[row]:.2f} of {left}")
     elif left > 1:
-        parts.append(f"random among {left}")
+        parts.append(f"random of {left}")
     elif len(table) == 1:
         parts.append("the only endpoint")
     return "; ".join(parts)
@@ -120,7 +120,7 @@ def _narrows(step: FilterStep) -> bool:
 
 def _narrowed(step: FilterStep) -> str:
     what = f"{step.name} ({step.note})" if step.note else step.name
-    return f"{what} kept {int(step.after.sum())} of {int(step.before.sum())}"
+    return f"{what}: {int(step.after.sum())} of {int(step.before.sum())}"
 
 
 def _finite(value: float) -> float | None:

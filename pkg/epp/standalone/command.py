@@ -18,6 +18,9 @@ from epp.standalone.options import StandaloneOptions
 from epp.standalone.plan import Plan, ServePorts, make_plan
 from epp.standalone.supervisor import Supervisor
 
+REPORT_COLUMNS = 150
+"""Width of the table where no terminal says otherwise."""
+
 _NOISE = frozenset({"time", "level", "event", "logger_name"})
 
 
@@ -32,7 +35,7 @@ async def run_standalone(
     Raises:
         ConfigError: The options cannot work on this machine.
     """
-    console = Console()
+    console = _console()
     errors = Console(stderr=True)
     with _state_dir(options) as state_dir:
         plan = make_plan(
@@ -53,6 +56,12 @@ async def run_standalone(
             await supervisor.stop()
             if not options.once:
                 console.print("stopped", highlight=False)
+
+
+def _console() -> Console:
+    """Standard output; where no terminal says how wide it is, wide enough for a line a request."""
+    console = Console()
+    return console if console.is_terminal else Console(width=REPORT_COLUMNS)
 
 
 async def _serve(supervisor: Supervisor, console: Console, stop: asyncio.Event) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -93,7 +94,8 @@ async def run_samples(plan: Plan) -> list[Outcome]:
 
 def table_of(outcomes: Sequence[Outcome]) -> Table:
     """The outcomes as a table for people."""
-    table = Table(title="What the Endpoint Picker did", title_justify="left", expand=False)
+    title = "What the Endpoint Picker did"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column, options in _COLUMNS:
         table.add_column(column, **options)
     for outcome in outcomes:
@@ -117,7 +119,7 @@ _COLUMNS: Sequence[tuple[str, dict[str, Any]]] = (
     ("pod", {"no_wrap": True}),
     ("status", {"justify": "right"}),
     ("ms", {"justify": "right"}),
-    ("why this pod", {"overflow": "fold"}),
+    ("why this pod", {"overflow": "fold", "min_width": 24}),
 )
 
 

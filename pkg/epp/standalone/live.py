@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -95,7 +95,10 @@ def screen(view: Mapping[str, Any] | None, supervisor: Supervisor) -> Group:
         footer = f"restarted: {', '.join(restarts)}   {footer}"
     if view is None or view["pool"] is None:
         return Group(Text(summary_line(view), style="yellow"), Text(footer, style="dim"))
-    parts = [Text(summary_line(view), style="bold"), _endpoint_table(view["endpoints"])]
+    parts: list[RenderableType] = [
+        Text(summary_line(view), style="bold"),
+        _endpoint_table(view["endpoints"]),
+    ]
     if view["decisions"]:
         parts.append(_decision_table(view["decisions"]))
     return Group(*parts, Text(footer, style="dim"))

@@ -250,6 +250,13 @@ class Stack:
         if exc is not None:
             exc.add_note(self._log.read_text(errors="replace")[-4000:])
 
+    @property
+    def process_id(self) -> int:
+        """Process id of the supervisor."""
+        if self._process is None:
+            raise ProcessLookupError("not started")
+        return self._process.pid
+
     async def pool(self) -> dict[str, Any]:
         """The EPP's view of the pool."""
         return dict(await local_http.get_json("127.0.0.1", self.metrics_port, "/debug/pool"))

@@ -56,12 +56,16 @@ def has_capacity(queue_threshold: float, kv_threshold: float) -> NodeFilter:
     return keep
 
 
-def lora_affinity(threshold: float) -> NodeFilter:
+def lora_affinity(threshold: float, *, strict: bool) -> NodeFilter:
     """Prefer endpoints that have the adapter, with a small share for those that could load it.
 
     When both groups exist one draw below ``threshold`` decides for affinity. Endpoints with
     neither the adapter nor a free slot go as soon as there is anybody better; servers without
     LoRA are all alike, and all pass as this node's failure.
+
+    A vLLM server does not report its slots before its first request. ``strict`` reads that as no
+    slot, as v0.3 does, which starves it for ever beside servers that have reported; otherwise it
+    is taken to have room.
     """
 
     def keep(cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
@@ -70,7 +74,10 @@ def lora_affinity(threshold: float) -> NodeFilter:
             return np.zeros_like(given), "no LoRA here"
         adapter = cycle.request.target_model
         loaded = given & table.has_adapter(adapter)
-        room = given & ~loaded & (columns.used_adapters < columns.max_adapters)
+        free = columns.used_adapters < columns.max_adapters
+        if not strict:
+            free |= columns.max_adapters == 0
+        room = given & ~loaded & free
         if not loaded.any():
             return room, "room for the adapter"
         if not room.any():

@@ -144,7 +144,7 @@ def _strict_tree(settings: LowLatencySettings) -> Node:
 
 def _chains(settings: LowLatencySettings) -> tuple[Node, Node]:
     """The two chains of bands: queue before affinity, and affinity before queue."""
-    affinity = lora_affinity(settings.lora_affinity_threshold)
+    affinity = lora_affinity(settings.lora_affinity_threshold, strict=settings.strict_v03)
     least_kv = Node(name="least KV cache", keep=least_kv_cache)
     late_affinity = Node(name="LoRA affinity", keep=affinity, on_either=least_kv)
     queue_first = Node(name="least queue", keep=least_queue, on_either=late_affinity)

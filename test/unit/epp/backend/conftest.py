@@ -7,8 +7,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 _RECORDINGS = Path(__file__).parents[3] / "testdata/metrics/vllm-0.32"
+
+_LOOP_FACTORIES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+_NETWORK_TESTS = frozenset({"test_metrics_client", "test_collector"})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests that use the network run on both event loops."""
+    if item.path.stem in _NETWORK_TESTS:
+        return _LOOP_FACTORIES
+    return {"asyncio": asyncio.new_event_loop}
+
 
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 

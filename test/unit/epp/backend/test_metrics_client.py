@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,17 +25,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
 PAGE = b"m 1\n"
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 Result = bytes | ScrapeError
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(asyncio.DefaultEventLoopPolicy(), id="asyncio"),
-        pytest.param(uvloop.EventLoopPolicy(), id="uvloop"),
-    ]
-)
-def event_loop_policy(request: pytest.FixtureRequest) -> Any:
-    """Every test runs on both event loops."""
-    return request.param
 
 
 def page(body: bytes = PAGE, head: bytes = b"") -> bytes:

@@ -1,0 +1,190 @@
+"""``epp standalone`` as a program: signals, ports, errors, draining."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+
+import pytest
+
+from epp.testing.stack import Manifests, Sims, Stack, eventually, free_port
+
+pytestmark = [pytest.mark.envoy]
+
+
+async def run(*arguments, seconds=60):
+    """Run ``epp`` to its end; status, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "epp", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), seconds)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("path", ["lean", "gateway"])
+async def test_the_demo_prints_a_table_and_ends(path):
+    status, out, _ = await run("standalone", "--demo", "--once", "--path", path)
+
+    assert status == 0
+    assert "why this pod" in out
+    assert out.count(" 200 ") >= 13
+    assert "The model `gpt-nobody` does not exist." in out
+
+
+async def test_a_named_port_that_is_taken_is_an_error():
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = str(busy.getsockname()[1])
+
+        status, _, err = await run("standalone", "--demo", "--once", "--port", port)
+
+    assert status == 2
+    assert err.strip() == f"epp: --port: this port is already in use (got {port})"
+
+
+async def test_a_taken_default_port_is_replaced_and_said():
+    with socket.socket() as busy:
+        busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        busy.bind(("127.0.0.1", 8080))
+        busy.listen()
+
+        status, out, _ = await run("standalone", "--demo", "--once")
+
+    assert status == 0
+    assert "port 8080 is in use: --port is" in out
+
+
+async def test_several_pools_and_no_name_is_an_error_that_lists_them(tmp_path):
+    for name in ("red", "blue"):
+        manifests = Manifests(tmp_path, namespace=name)
+        manifests.pool(8000)
+        (tmp_path / "pool.yaml").rename(tmp_path / f"{name}.yaml")
+
+    status, _, err = await run("standalone", "--manifests", str(tmp_path), "--no-envoy")
+
+    assert status != 0
+    assert "choose one with --pool-name: blue/p, red/p" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        pytest.param(["standalone", "--dmeo"], "--demo", id="mistyped"),
+        pytest.param(
+            ["standalone", "--demo", "--pool-nam", "x"], "--pool-name", id="mistyped-serve-flag"
+        ),
+        pytest.param(["standalone", "--manifests", "/nowhere"], "/nowhere", id="no-directory"),
+        pytest.param(["standalone", "--endpoint", "localhost:1"], "localhost", id="hostname"),
+        pytest.param(["serve"], "--manifests", id="no-source"),
+        pytest.param(["nonsense"], "nonsense", id="no-command"),
+    ],
+)
+async def test_a_users_mistake_is_one_line_and_no_traceback(arguments, text):
+    status, _, err = await run(*arguments)
+
+    assert status != 0
+    assert text in err
+    assert "Traceback" not in err
+
+
+async def test_ctrl_c_lets_running_requests_finish_and_stops_everything(tmp_path):
+    manifests = Manifests(tmp_path / "manifests")
+    async with Sims(1, first="127.0.48.1", arguments=["--model", "tiny", "--speed", "1"]) as sims:
+        manifests.pool(sims.port)
+        manifests.pods(sims.addresses)
+        stack = Stack(tmp_path / "state", "--manifests", str(manifests.directory))
+        async with stack:
+            request = asyncio.create_task(_stream(stack.port, tokens=60))
+            await eventually(lambda: _in_flight(stack), what="a running request")
+            epp, envoy = stack.pid_of("serve"), stack.pid_of("envoy")
+            assert os.getsid(epp) != os.getsid(stack.process_id)
+
+            os.kill(stack.process_id, signal.SIGINT)
+            answer = await request
+
+            assert answer.count(b"data: ") >= 60
+            assert b"[DONE]" in answer
+            await eventually(lambda: not _alive(epp) and not _alive(envoy), what="children gone")
+            assert "stopped" in stack.log_text()
+
+
+async def test_killing_the_supervisor_leaves_no_children_behind(tmp_path):
+    async with Sims(1, first="127.0.49.1", arguments=["--model", "tiny"]) as sims:
+        endpoint = f"{sims.addresses[0]}:{sims.port}"
+        async with Stack(tmp_path / "state", "--endpoint", endpoint) as stack:
+            epp, envoy = stack.pid_of("serve"), stack.pid_of("envoy")
+
+            os.kill(stack.process_id, signal.SIGKILL)
+
+            await eventually(lambda: not _alive(epp) and not _alive(envoy), what="children gone")
+
+
+async def test_without_envoy_the_epp_alone_runs(tmp_path):
+    async with Sims(1, first="127.0.50.1", arguments=["--model", "tiny"]) as sims:
+        endpoint = f"{sims.addresses[0]}:{sims.port}"
+        async with Stack(tmp_path / "state", "--endpoint", endpoint, "--no-envoy") as stack:
+            assert stack.pid_of("envoy") is None
+            assert "no Envoy: ext_proc on" in stack.log_text()
+
+
+async def test_the_printed_configuration_is_valid(tmp_path):
+    from epp.standalone.plan import find_envoy
+
+    for path in ("lean", "gateway"):
+        eds = tmp_path / "endpoints.yaml"
+        eds.write_text("resources: []\n")
+        port = str(free_port())
+        status, out, _ = await run(
+            "envoy-config", "--path", path, "--eds-file", str(eds), "--port", port
+        )
+        config = tmp_path / f"{path}.yaml"
+        config.write_text(out)
+
+        check = await asyncio.create_subprocess_exec(
+            find_envoy(None),
+            "--mode",
+            "validate",
+            "-c",
+            str(config),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        text, _ = await check.communicate()
+
+        assert status == 0
+        assert check.returncode == 0, text.decode()
+
+
+async def _stream(port, tokens):
+    body = json.dumps(
+        {"model": "tiny", "prompt": "x", "max_tokens": tokens, "stream": True}
+    ).encode()
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head + body)
+    answer = await asyncio.wait_for(reader.read(), 60)
+    writer.close()
+    return answer
+
+
+async def _in_flight(stack):
+    return sum(endpoint["in_flight"] for endpoint in (await stack.pool())["endpoints"]) > 0
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as status:
+        return status.read().split()[2] != "Z"

@@ -1,0 +1,253 @@
+"""What the tests of this package share: builders of Envoy's messages, fakes of what it talks to."""
+
+import base64
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from google.protobuf import json_format
+
+from epp.backend.endpoint import Endpoint
+from epp.backend.endpoint_rows import EndpointRows
+from epp.errors import ResourceExhaustedError
+from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from epp.handlers.access_log import AccessLog
+from epp.handlers.server import PROCESS_METHOD, ext_proc_services
+from epp.requestcontrol.types import RoutingDecision
+from epp.scheduling.types import Decision, InferenceRequest
+from epp.testing.fake_clock import FakeClock
+from epp.transport.stream import StatusCode
+
+TESTDATA = Path(__file__).parents[3] / "testdata" / "ext_proc"
+NONE, STREAMED, BUFFERED, PARTIAL, DUPLEX = range(5)
+ENDPOINT = Endpoint(namespace="default", pod_name="pod", address="10.0.0.5", port=8000)
+TARGETS = (ENDPOINT.target,)
+
+
+def decode(document, message_type):
+    """Build a message from testdata: protobuf's JSON form with text in bytes fields."""
+
+    def encode(value):
+        if isinstance(value, dict):
+            return {
+                key: base64.b64encode(item.encode()).decode()
+                if key in {"raw_value", "body"} and isinstance(item, str)
+                else encode(item)
+                for key, item in value.items()
+            }
+        return [encode(item) for item in value] if isinstance(value, list) else value
+
+    return json_format.ParseDict(encode(document), message_type())
+
+
+def headers(end=False, modes=None, metadata=None, **fields):
+    """Request headers; ``modes`` are (request, response), None is the gateway's silence."""
+    pairs = {":method": "POST", ":path": "/v1/completions", "x-request-id": "id-1"}
+    pairs.update({name.replace("_", "-"): value for name, value in fields.items()})
+    message = ProcessingRequest()
+    message.request_headers.end_of_stream = end
+    for name, value in pairs.items():
+        if value is not None:
+            raw = value.encode()
+            message.request_headers.headers.headers.add(key=name, raw_value=raw)
+    if modes is not None:
+        message.protocol_config.request_body_mode = modes[0]
+        message.protocol_config.response_body_mode = modes[1]
+    return with_metadata(message, metadata)
+
+
+def with_metadata(message, metadata):
+    """Attach dynamic metadata: namespace → key → value."""
+    for namespace, content in (metadata or {}).items():
+        json_format.ParseDict(content, message.metadata_context.filter_metadata[namespace])
+    return message
+
+
+def body(data=b'{"model":"m","prompt":"hi"}', end=True, metadata=None):
+    """A request body message."""
+    message = ProcessingRequest()
+    message.request_body.body = data
+    message.request_body.end_of_stream = end
+    return with_metadata(message, metadata)
+
+
+def trailers():
+    """Request trailers."""
+    message = ProcessingRequest()
+    message.request_trailers.SetInParent()
+    return message
+
+
+def response_headers(status="200", end=False, content_type="application/json"):
+    """Response headers."""
+    message = ProcessingRequest()
+    message.response_headers.end_of_stream = end
+    fields = message.response_headers.headers.headers
+    fields.add(key=":status", raw_value=status.encode())
+    fields.add(key="content-type", raw_value=content_type.encode())
+    return message
+
+
+def response_body(data=b"{}", end=False):
+    """A response body message."""
+    message = ProcessingRequest()
+    message.response_body.body = data
+    message.response_body.end_of_stream = end
+    return message
+
+
+def response_trailers():
+    """Response trailers."""
+    message = ProcessingRequest()
+    message.response_trailers.SetInParent()
+    return message
+
+
+def set_headers(mutation):
+    """Name → value of the headers that a mutation sets."""
+    return {item.header.key: item.header.raw_value.decode() for item in mutation.set_headers}
+
+
+def routing_of(incoming, *, target_model=None):
+    """A decision for a request, with all its parts."""
+    request = InferenceRequest(
+        request_id=incoming.request_id, model=incoming.model, payload=incoming.payload
+    )
+    rows = EndpointRows()
+    rows.put(ENDPOINT)
+    return RoutingDecision(
+        request=incoming,
+        target_model=incoming.model if target_model is None else target_model,
+        endpoint=ENDPOINT,
+        targets=TARGETS,
+        decision=Decision(
+            request=request,
+            table=rows.snapshot(0.0),
+            candidates=np.ones(1, dtype=bool),
+            profiles=(),
+            primary="default",
+        ),
+    )
+
+
+@dataclass
+class FakeDirector:
+    """Routes everything to one endpoint; ``split`` becomes ``tuned``, ``refuse`` is shed."""
+
+    fault: Exception | None = None
+    completion_fault: Exception | None = None
+    requests: list = field(default_factory=list)
+    routed: list = field(default_factory=list)
+    completed: list = field(default_factory=list)
+    reports: list = field(default_factory=list)
+
+    def handle_request(self, incoming):
+        self.requests.append(incoming)
+        if self.fault is not None:
+            raise self.fault
+        if incoming.model == "refuse":
+            raise ResourceExhaustedError("saturated", dropped_reason="rejected-saturated")
+        target = "tuned" if incoming.model == "split" else incoming.model
+        self.routed.append(routing_of(incoming, target_model=target))
+        return self.routed[-1]
+
+    def handle_complete(self, routing, completion):
+        self.completed.append((routing, completion))
+        if self.completion_fault is not None:
+            raise self.completion_fault
+
+    def handle_access_report(self, routing, report):
+        self.reports.append((routing, report))
+
+
+@dataclass
+class FakeMetrics:
+    """Remembers what was counted."""
+
+    failed: list = field(default_factory=list)
+    request_seconds: list = field(default_factory=list)
+    response_seconds: list = field(default_factory=list)
+
+    def request_failed(self, model, target_model, priority, error_code):
+        self.failed.append(error_code)
+
+    def request_processing(self, seconds):
+        self.request_seconds.append(seconds)
+
+    def response_processing(self, seconds):
+        self.response_seconds.append(seconds)
+
+
+@dataclass
+class FakeSender:
+    """Keeps what was sent; like a transport, it ignores what comes after the end."""
+
+    sent: list = field(default_factory=list)
+    finished: tuple | None = None
+
+    def send(self, payload):
+        if self.finished is None:
+            self.sent.append(ProcessingResponse.FromString(payload))
+
+    def finish(self, code=StatusCode.OK, details=""):
+        if self.finished is None:
+            self.finished = (code, details)
+
+    def take(self):
+        """Return what was sent since the last call."""
+        sent, self.sent = self.sent, []
+        return sent
+
+
+class Driver:
+    """The services over fakes."""
+
+    def __init__(self, *, max_request_body=1 << 20, **director):
+        self.clock = FakeClock()
+        self.director = FakeDirector(**director)
+        self.metrics = FakeMetrics()
+        self.access_log = AccessLog(
+            self.director,
+            clock=self.clock,
+            wall_clock=lambda: self.clock() + 1e6,
+            call_later=self.clock.call_later,
+        )
+        self.services = ext_proc_services(
+            self.director,
+            metrics=self.metrics,
+            access_log=self.access_log,
+            max_request_body=max_request_body,
+            clock=self.clock,
+            id_source=lambda: "generated",
+        )
+
+    def open(self):
+        """Open an ext_proc stream: its handler and its sender."""
+        sender = FakeSender()
+        return self.services[PROCESS_METHOD](sender), sender
+
+    def talk(self, *messages):
+        """Open a stream and send messages."""
+        handler, sender = self.open()
+        for message in messages:
+            handler.on_message(message.SerializeToString())
+        return handler, sender
+
+
+@pytest.fixture(scope="session")
+def kit():
+    """Everything above, for tests that cannot import it."""
+    return SimpleNamespace(**{name: value for name, value in globals().items() if name[0] != "_"})
+
+
+@pytest.fixture(scope="session")
+def conversations():
+    """Recorded conversations by path and case."""
+    recorded = json.loads((TESTDATA / "envoy-1.40.json").read_text())
+    return {(item["path"], item["case"]): item["events"] for item in recorded}
