@@ -2,19 +2,22 @@
 
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
 from epp.testing.stack import Manifests, Sims, Stack
 
-SIM_ARGUMENTS = ["--model", "tiny", "--lora", "sup-a,sup-b", "--max-loras", "2", "--speed", "10"]
+SIM_ARGUMENTS = [
+    *("--model", "tiny", "--lora", "sup-a,sup-b", "--max-loras", "2", "--speed", "10"),
+    *("--num-gpu-blocks", "200000", "--prefill-tokens-per-second", "10000000"),
+]
 
 
 def declare_models(manifests: Manifests) -> None:
     """The base model, a split over two adapters, a sheddable name, a plain renaming."""
     manifests.model("tiny", criticality="Critical")
     manifests.model("support", criticality="Standard", targets={"sup-a": 90, "sup-b": 10})
+    manifests.model("counted", targets={"tiny": 1})
     manifests.model("nightly", criticality="Sheddable", targets={"tiny": 1})
 
 
@@ -43,7 +46,8 @@ async def stack(request, sims, tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def client(stack):
+@pytest_asyncio.fixture(loop_scope="session")
+async def client(stack):
     """The official client, without retries of its own."""
-    return AsyncOpenAI(base_url=stack.url, api_key="none", max_retries=0, timeout=30)
+    async with AsyncOpenAI(base_url=stack.url, api_key="none", max_retries=0, timeout=30) as made:
+        yield made

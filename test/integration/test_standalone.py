@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -131,7 +132,7 @@ async def test_without_envoy_the_epp_alone_runs(tmp_path):
         endpoint = f"{sims.addresses[0]}:{sims.port}"
         async with Stack(tmp_path / "state", "--endpoint", endpoint, "--no-envoy") as stack:
             assert stack.pid_of("envoy") is None
-            assert "no Envoy: ext_proc on" in stack.log_text()
+            await eventually(lambda: "no Envoy: ext_proc on" in stack.log_text(), what="the line")
 
 
 async def test_the_printed_configuration_is_valid(tmp_path):
@@ -186,5 +187,4 @@ def _alive(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as status:
-        return status.read().split()[2] != "Z"
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"

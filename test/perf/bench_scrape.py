@@ -32,6 +32,7 @@ from epp.backend.scrape_errors import ScrapeError
 from epp.backend.scrape_plan import ScrapePlan
 
 RECORDED = Path(__file__).parents[1] / "testdata/metrics/vllm-0.32/metrics-load-a.txt.gz"
+KV_USAGE = b"5063291139240507"
 FULL_PAGE_BYTES = 94_000
 ENDPOINTS = 100
 BUDGET_SMALL_CORES = 0.1
@@ -51,6 +52,8 @@ class Pages:
 def load_pages() -> Pages:
     """The recorded page, cut to the needed families and grown to the size of a busy server's."""
     recorded = gzip.decompress(RECORDED.read_bytes())
+    if recorded.count(KV_USAGE) != 1:
+        raise SystemExit(f"{RECORDED} does not hold the KV usage that this benchmark varies")
     names = tuple(name.encode() for name in ScrapePlan(VLLM).names)
     small = b"\n".join(line for line in recorded.split(b"\n") if any(n in line for n in names))
     other = recorded.replace(b"vllm:", b"other:")
@@ -65,13 +68,13 @@ class Counter(Protocol):
 
 
 class PageServer(asyncio.Protocol):
-    """Answers every request with the same page, on a kept-alive connection."""
+    """Answers every request with a page whose KV usage differs each time."""
 
     def __init__(self, page: bytes, served: Counter) -> None:
         self._served = served
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(page)}\r\n"
         kind = "Content-Type: text/plain; version=1.0.0; charset=utf-8\r\n\r\n"
-        self._answer = f"{head}{kind}".encode() + page
+        self._answer = (f"{head}{kind}".encode() + page).split(KV_USAGE)
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,7 +85,7 @@ class PageServer(asyncio.Protocol):
         """Event loop callback; our client sends a request in one piece."""
         if self._transport is not None and data.endswith(b"\r\n\r\n"):
             self._served.value += 1
-            self._transport.write(self._answer)
+            self._transport.write((b"%016d" % self._served.value).join(self._answer))
 
 
 def serve(pages: Pages, ports: "Connection[list[int], object]", served: Counter) -> None:
@@ -178,7 +181,7 @@ async def pool_cores(
     Args:
         port: The page server's.
         served: Pages it has served.
-        traffic: A request arrives every 20 ms.
+        traffic: A request arrives every 20 ms, and takes a snapshot.
         seconds: How long to measure, after the start.
     """
     rows, metrics, client = EndpointRows(), _NoMetrics(), MetricsClient()
@@ -197,6 +200,7 @@ async def pool_cores(
     while time.monotonic() - begin < seconds:
         if traffic:
             collector.request_arrived()
+            rows.snapshot(time.monotonic())
         await asyncio.sleep(0.02 if traffic else seconds)
     wall, cpu, pages = time.monotonic() - begin, time.process_time() - cpu, served.value - pages
     stale = int(rows.snapshot(time.monotonic()).stale.sum())

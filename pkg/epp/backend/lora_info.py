@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from epp.backend.metrics_parser import Labels, Sample
+from epp.backend.metrics_parser import Sample, parse_labels
 
 MAX_ADAPTERS_LABEL = "max_lora"
 RUNNING_ADAPTERS_LABEL = "running_lora_adapters"
@@ -48,21 +48,31 @@ class LoraInfo(NamedTuple):
 
 
 def newest_lora_info(
-    samples: Sequence[Sample], labels_of: Callable[[Sample], Labels], rule: LoraRule
+    samples: Sequence[Sample], read: Callable[[bytes], LoraInfo], rule: LoraRule
 ) -> LoraInfo | None:
-    """The adapters as the newest series tells them; None when no series counts."""
+    """The adapters as the newest series tells them; None when no series counts.
+
+    Args:
+        samples: The series.
+        read: ``read_lora_info``, or a memo of it.
+        rule: Which series counts.
+    """
     floor = -1.0 if rule is LoraRule.NEWEST else 0.0
     winner, best = None, floor
     for sample in samples:
         if not best < sample.value < math.inf:
             continue
-        if rule is LoraRule.NON_EMPTY and not _names_an_adapter(labels_of(sample)):
-            continue
+        if rule is LoraRule.NON_EMPTY:
+            info = read(sample.label_block)
+            if not (info.running or info.waiting):
+                continue
         winner, best = sample, sample.value
-    return None if winner is None else _read(labels_of(winner))
+    return None if winner is None else read(winner.label_block)
 
 
-def _read(labels: Labels) -> LoraInfo:
+def read_lora_info(label_block: bytes) -> LoraInfo:
+    """Read the labels of one series."""
+    labels = parse_labels(label_block)
     text = labels.get(MAX_ADAPTERS_LABEL, "").strip()
     slots = parse_count(text)
     return LoraInfo(
@@ -71,10 +81,6 @@ def _read(labels: Labels) -> LoraInfo:
         max_adapters=slots,
         malformed=bool(text) and slots is None,
     )
-
-
-def _names_an_adapter(labels: Labels) -> bool:
-    return bool(labels.get(RUNNING_ADAPTERS_LABEL) or labels.get(WAITING_ADAPTERS_LABEL))
 
 
 def _adapters(text: str) -> frozenset[str]:

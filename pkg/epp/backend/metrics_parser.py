@@ -9,7 +9,7 @@ look alike to the scan. Pure; time is linear in the page, whatever is on it.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 _LABEL = rb'[ \t]*+([^\s"=,{}]++)[ \t]*+=[ \t]*+"((?:[^"\\]++|\\.)*+)"[ \t]*+'
 _LABEL_QUIET = _LABEL.replace(b"([^", b"(?:[^").replace(b'"((?:', b'"(?:(?:')
@@ -23,12 +23,22 @@ _ESCAPE = re.compile(r'\\([\\n"])')
 _UNESCAPED = {"\\": "\\", "n": "\n", '"': '"'}
 
 Labels = Mapping[str, str]
-MEMO_ENTRIES = 512
-"""Label blocks, and long lines, that a scanner remembers: info series repeat on every page."""
-MEMO_LONGER_THAN_BYTES = 256
-"""Shorter lines are read faster than they are looked up."""
+MEMO_ENTRIES = 1024
+"""Lines and label blocks that are remembered: info series and small counts repeat all the time."""
 MEMO_UP_TO_BYTES = 4096
 """Longer texts are read each time, so that the memory of a memo is bounded."""
+
+V = TypeVar("V")
+
+
+def remembered(read: Callable[[bytes], V]) -> Callable[[bytes], V]:
+    """Wrap a pure function of some bytes of a page in a memo of bounded size."""
+    memo = lru_cache(MEMO_ENTRIES)(read)
+
+    def look_up(text: bytes) -> V:
+        return memo(text) if len(text) <= MEMO_UP_TO_BYTES else read(text)
+
+    return look_up
 
 
 class Sample(NamedTuple):
@@ -69,8 +79,8 @@ class PageScanner:
         longest_first = sorted(self._names, key=len, reverse=True)
         alternatives = b"|".join(re.escape(name) for name in longest_first)
         self._find = re.compile(rb"\n[ \t]*+(" + alternatives + rb")([ \t{][^\n]*+)").findall
-        self._labels_memo: Callable[[bytes], Labels] = lru_cache(MEMO_ENTRIES)(parse_labels)
-        self._long_memo: Callable[[bytes], Sample | None] = lru_cache(MEMO_ENTRIES)(parse_sample)
+        self._parse_sample = remembered(parse_sample)
+        self._parse_labels = remembered(parse_labels)
 
     def scan(self, page: bytes) -> PageSamples:
         """Collect the samples of the needed names."""
@@ -79,8 +89,7 @@ class PageScanner:
         if not self._names:
             return PageSamples(by_name, malformed)
         for name, rest in self._find(b"\n" + page):
-            is_info = MEMO_LONGER_THAN_BYTES < len(rest) <= MEMO_UP_TO_BYTES
-            sample = self._long_memo(rest) if is_info else parse_sample(rest)
+            sample = self._parse_sample(rest)
             if sample is None:
                 malformed += 1
                 continue
@@ -93,8 +102,7 @@ class PageScanner:
 
     def labels(self, sample: Sample) -> Labels:
         """The labels of a sample, decoded and unescaped."""
-        block = sample.label_block
-        return self._labels_memo(block) if len(block) <= MEMO_UP_TO_BYTES else parse_labels(block)
+        return self._parse_labels(sample.label_block)
 
 
 def parse_sample(rest: bytes) -> Sample | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
-from epp.backend.lora_info import LoraRule, newest_lora_info, parse_count, to_count
-from epp.backend.metrics_parser import PageSamples, PageScanner, Sample
+from epp.backend.lora_info import LoraRule, newest_lora_info, parse_count, read_lora_info, to_count
+from epp.backend.metrics_parser import PageSamples, PageScanner, Sample, remembered
 from epp.backend.metrics_spec import MetricSpec
 from epp.backend.metrics_state import MetricsState
 from epp.backend.providers.mapping import Candidates, CustomMetric, EngineMapping
@@ -78,6 +78,7 @@ class ScrapePlan:
         self.names = tuple(dict.fromkeys(spec.name for spec in mapping.specs()))
         self.query = "&".join(f"name%5B%5D={quote(name, safe=':')}" for name in self.names)
         self.scanner = PageScanner(self.names)
+        self.read_lora = remembered(read_lora_info)
         counts = (
             ("queued", "waiting_requests", mapping.queued),
             ("running", "running_requests", mapping.running),
@@ -160,7 +161,7 @@ class _Merge:
         if not series:
             self._missing.append(LORA_SIGNAL)
             return
-        info = newest_lora_info(series, self._plan.scanner.labels, self._plan.rules.lora)
+        info = newest_lora_info(series, self._plan.read_lora, self._plan.rules.lora)
         if info is None:
             return
         self.malformed += info.malformed

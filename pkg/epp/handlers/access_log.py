@@ -8,8 +8,8 @@ accounting is not). An entry may come before its stream ends: it waits there. An
 belongs to nobody waits for a grace time, then counts as served without us, provided that it
 reached a model server and names no pick (another EPP's, or ours before a restart).
 
-Owns what it remembers, all of it bounded: open requests, finished ones for ``TTL_SECONDS``
-without their bodies and breakdowns, entries without a request for ``GRACE_SECONDS``. Requests are
+Owns what it remembers, all of it bounded: open requests, finished ones for ``TTL_SECONDS`` (but
+for a few without their bodies and breakdowns), entries without a request for ``GRACE_SECONDS``. Requests are
 remembered whether or not a gateway reports: Envoy opens its log stream after the first of them.
 """
 
@@ -43,6 +43,11 @@ TTL_SECONDS = 10.0
 GRACE_SECONDS = 1.0
 MAX_FINISHED_IDS = 20_000
 MAX_PER_ID = 256
+MAX_HEAVY_IDS = 64
+"""Requests remembered whole: what a busy gateway has between the end of a request and its entry.
+Only when entries stay away are the others stripped of what they weigh, which costs 8 us each."""
+HEAVY_BODY_BYTES = 64 * 1024
+"""A request with a larger body is always stripped."""
 MAX_UNMATCHED = 20_000
 MAX_SKEW_SECONDS = 5.0
 """Difference of the start times on the two clocks at which an id alone no longer counts."""
@@ -133,7 +138,9 @@ class AccessLog:
         if expected.report is not None:
             self._tell(expected.routing, expected.report)
         elif not expected.settled:
-            expected.routing = _lightened(expected.routing)
+            body_bytes = expected.routing.request.size_bytes
+            if body_bytes > HEAVY_BODY_BYTES or len(self._finished) >= MAX_HEAVY_IDS:
+                expected.routing = _lightened(expected.routing)
             remembered = self._finished.pop(request_id, [])
             remembered.append(expected)
             self._finished[request_id] = remembered[-MAX_PER_ID:]

@@ -9,6 +9,8 @@ from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProtocolCon
 class BodyMode(Enum):
     """The modes we serve; the values are Envoy's."""
 
+    __hash__ = object.__hash__  # by identity and in C: looked up for every request
+
     NONE = ProcessingMode.NONE
     BUFFERED = ProcessingMode.BUFFERED
     FULL_DUPLEX = ProcessingMode.FULL_DUPLEX_STREAMED

@@ -1,10 +1,9 @@
 """The ext_proc conversation of one HTTP request as a state machine, without any I/O.
 
-Everything that decides what may come next is data at the top of this file; ``Exchange`` applies
-it. The machine knows two data paths and learns which from the first message: a *buffered* request
-body arrives as one message and is answered as one; a *full-duplex* one arrives in chunks, nothing
-is answered before its end, and its bytes are sent back. Response bodies never come, come whole,
-or come in chunks that are sent back unchanged. The caller brings time, ids and decisions.
+What may come next is data at the top of this file; ``Exchange`` applies it. The first message
+tells the data path: a *buffered* request body is one message, answered as one; a *full-duplex*
+one comes in chunks, is answered at its end, and its bytes are sent back. Response bodies never
+come, come whole, or in chunks that are sent back. The caller brings time, ids and decisions.
 
 Invariants: every message that Envoy waits on is answered, in order; the stream is never ended by
 the machine after the request phase (Envoy would lose response bytes); bodies are held until they
@@ -38,11 +37,13 @@ from epp.handlers.request import (
     request_path,
     subset_hint,
 )
-from epp.handlers.response import ResponseMeter
+from epp.handlers.response import RESPONSE_HEADERS, ResponseMeter
 
 
 class State(Enum):
     """Where a conversation stands."""
+
+    __hash__ = object.__hash__  # by identity and in C: looked up for every message
 
     START = "start"
     REQUEST_BODY = "waiting for the request body"
@@ -56,6 +57,8 @@ class State(Enum):
 
 class Kind(Enum):
     """What a message is, its place in its direction included."""
+
+    __hash__ = object.__hash__  # by identity and in C: looked up for every message
 
     REQUEST_HEADERS = "request headers"
     REQUEST_HEADERS_END = "last request headers"
@@ -333,18 +336,17 @@ class Exchange:
 
     def _on_response_headers(self, message: ProcessingRequest, _now: float) -> Event:
         self._chunks.clear()
-        self.response.start(header_map(message.response_headers.headers))
+        self.response.start(header_map(message.response_headers.headers, only=RESPONSE_HEADERS))
         return (messages.response_headers(),)
 
     def _on_response_body(self, message: ProcessingRequest, now: float) -> Event:
         body = message.response_body
         if self._response_mode is BodyMode.NONE:
             return self._break("unexpected message: response body, although its mode is NONE")
-        chunk = body.body
-        self.response.feed(chunk, now)
+        self.response.feed(body.body, now)
         if self._response_mode is BodyMode.BUFFERED:
             return (messages.continue_response_body(),)
-        return tuple(messages.response_chunks(chunk, end_of_stream=body.end_of_stream))
+        return tuple(messages.response_chunks(body.body, end_of_stream=body.end_of_stream))
 
     def _on_response_trailers(self, _message: ProcessingRequest, _now: float) -> Event:
         return (messages.response_trailers(),)
@@ -368,9 +370,8 @@ class Exchange:
         )
 
     def _too_large(self) -> RequestRefused:
-        self._chunks.clear()
-        limit = f"{self._max_body_bytes} bytes"
-        return RequestRefused(PayloadTooLargeError(f"the request body is longer than {limit}"))
+        text = f"the request body is longer than {self._max_body_bytes} bytes"
+        return RequestRefused(PayloadTooLargeError(text))
 
     def _break(self, detail: str, *, unsupported: bool = False) -> StreamBroken:
         self._release(State.BROKEN)
@@ -381,20 +382,16 @@ class Exchange:
         self._chunks.clear()
         self._body = b""
 
-    _HANDLERS: ClassVar[Mapping[Kind, Callable[["Exchange", ProcessingRequest, float], Event]]] = (
-        MappingProxyType(
-            {
-                Kind.REQUEST_HEADERS: _on_request_headers,
-                Kind.REQUEST_HEADERS_END: _on_request_headers,
-                Kind.REQUEST_BODY: _on_request_body,
-                Kind.REQUEST_BODY_END: _on_request_body,
-                Kind.REQUEST_TRAILERS: _on_request_trailers,
-                Kind.LATE_REQUEST_TRAILERS: _on_late_request_trailers,
-                Kind.RESPONSE_HEADERS: _on_response_headers,
-                Kind.RESPONSE_HEADERS_END: _on_response_headers,
-                Kind.RESPONSE_BODY: _on_response_body,
-                Kind.RESPONSE_BODY_END: _on_response_body,
-                Kind.RESPONSE_TRAILERS: _on_response_trailers,
-            }
-        )
-    )
+    _HANDLERS: ClassVar[dict[Kind, Callable[["Exchange", ProcessingRequest, float], Event]]] = {
+        Kind.REQUEST_HEADERS: _on_request_headers,
+        Kind.REQUEST_HEADERS_END: _on_request_headers,
+        Kind.REQUEST_BODY: _on_request_body,
+        Kind.REQUEST_BODY_END: _on_request_body,
+        Kind.REQUEST_TRAILERS: _on_request_trailers,
+        Kind.LATE_REQUEST_TRAILERS: _on_late_request_trailers,
+        Kind.RESPONSE_HEADERS: _on_response_headers,
+        Kind.RESPONSE_HEADERS_END: _on_response_headers,
+        Kind.RESPONSE_BODY: _on_response_body,
+        Kind.RESPONSE_BODY_END: _on_response_body,
+        Kind.RESPONSE_TRAILERS: _on_response_trailers,
+    }

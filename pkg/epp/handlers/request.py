@@ -6,7 +6,7 @@ headers are never sent back from it, so what we do not touch arrives as the clie
 Reference: llm-d-router ebab687 pkg/epp/util/request/headers.go, pkg/epp/metadata/consts.go.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from epp.gen.envoy.config.core.v3.base_pb2 import HeaderMap, Metadata
 
@@ -28,11 +28,17 @@ _PATH_HEADERS = (":path", "x-original-path", "x-forwarded-path")
 _DEFAULT_PATH = "/v1/completions"
 
 
-def header_map(headers: HeaderMap) -> dict[str, str]:
-    """Return name → value; ``raw_value`` is preferred, undecodable bytes become U+FFFD."""
+def header_map(headers: HeaderMap, *, only: Container[str] | None = None) -> dict[str, str]:
+    """Return name → value; ``raw_value`` is preferred, undecodable bytes become U+FFFD.
+
+    Args:
+        headers: As the gateway sent them.
+        only: Names to keep; all without it.
+    """
     return {
-        header.key.lower(): header.raw_value.decode("utf-8", "replace") or header.value
+        name: header.raw_value.decode("utf-8", "replace") or header.value
         for header in headers.headers
+        if (name := header.key.lower()) and (only is None or name in only)
     }
 
 

@@ -19,6 +19,8 @@ import orjson
 
 from epp.metrics.usage import TokenUsage
 
+RESPONSE_HEADERS = frozenset({":status", "status", "content-type"})
+"""All that is read of a response's headers."""
 JSON_TAIL_BYTES = 64 * 1024
 """Bytes kept of a JSON response: 4,000 generated tokens are about 16 KiB."""
 MAX_LINE_BYTES = 1024 * 1024

@@ -198,7 +198,7 @@ class ExtProcStream:
         self._send(self._exchange.route(routing.targets, body))
         wanted = not self._exchange.sees_response_body
         self._expected = service.access_log.expect(routing, wanted=wanted)
-        service.metrics.request_processing(service.clock() - request.received_at)
+        self._note_processing()
 
     def _refuse_uncounted(self, error: EppError) -> None:
         self._service.metrics.request_failed("", "", 0, error.code)
@@ -208,8 +208,11 @@ class ExtProcStream:
         answers = self._exchange.refuse(error)
         self._status = HTTP_STATUS[error.code]
         self._send(answers)
-        service = self._service
-        service.metrics.request_processing(service.clock() - self._exchange.received_at)
+        self._note_processing()
+
+    def _note_processing(self) -> None:
+        seconds = self._service.clock() - self._exchange.received_at
+        self._contained(partial(self._service.metrics.request_processing, seconds))
 
     def _fail(self, exc: Exception) -> None:
         """Catch what nobody expected: this request suffers, no other does."""
@@ -266,7 +269,7 @@ class ExtProcStream:
         try:
             note()
         except Exception as exc:
-            log.error("completion failed", request_id=self._exchange.request_id, error=exc)
+            log.error("taking a note failed", request_id=self._exchange.request_id, error=exc)
 
     def _log_request(self, reason: CloseReason) -> None:
         routing = self._routing

@@ -4,7 +4,6 @@ A predicate only saves work; reconcilers stay correct without it. When in doubt,
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from epp.kube.cache import KubeObject, ObjectEvent
@@ -19,27 +18,33 @@ def everything(_event: ObjectEvent[T]) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ByEvent(Generic[T]):
     """A predicate with a question of its own per kind of event.
 
-    Attributes:
+    Args:
         create: Asked with the new object.
         update: Asked with the old and the new object.
         delete: Asked with the last known object.
     """
 
-    create: Callable[[T], bool]
-    update: Callable[[T, T], bool]
-    delete: Callable[[T], bool]
+    def __init__(
+        self,
+        *,
+        create: Callable[[T], bool],
+        update: Callable[[T, T], bool],
+        delete: Callable[[T], bool],
+    ) -> None:
+        self._create = create
+        self._update = update
+        self._delete = delete
 
     def __call__(self, event: ObjectEvent[T]) -> bool:
         """Ask the question that fits the event."""
         if event.old is None:
-            return event.new is not None and self.create(event.new)
+            return event.new is not None and self._create(event.new)
         if event.new is None:
-            return self.delete(event.old)
-        return self.update(event.old, event.new)
+            return self._delete(event.old)
+        return self._update(event.old, event.new)
 
 
 def old_or_new(test: Callable[[T], bool]) -> Predicate[T]:

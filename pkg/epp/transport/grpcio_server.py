@@ -233,7 +233,9 @@ class _Stream:
             await self._flusher
 
     async def _half_close(self, handler: StreamHandler) -> None:
-        await asyncio.sleep(0)  # a reset reads as the end, too: its cancellation comes right after
+        # A reset reads as the end, too. Core hands out the completions of a call in order, so a
+        # second read returns after the cancellation, if there is one.
+        await self._context.read()
         handler.on_half_close()
         await self._deliver()
         if self._status is None:

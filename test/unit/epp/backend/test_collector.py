@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector as MetricSource
 
 from epp.backend.collector import Collector
 from epp.backend.endpoint import Endpoint
-from epp.backend.endpoint_rows import EndpointRow, EndpointRows
+from epp.backend.endpoint_rows import EndpointRows
+from epp.backend.live_columns import EndpointRow
 from epp.backend.metrics_client import ClientSettings, MetricsClient
 from epp.backend.providers.engines import EngineMappings, MetricOverrides
 from epp.backend.refresh_schedule import RefreshSettings

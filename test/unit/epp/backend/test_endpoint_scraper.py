@@ -11,8 +11,9 @@ import pytest
 import structlog
 
 from epp.backend.endpoint import Endpoint
-from epp.backend.endpoint_rows import EndpointRow, EndpointRows
+from epp.backend.endpoint_rows import EndpointRows
 from epp.backend.endpoint_scraper import EndpointScraper
+from epp.backend.live_columns import EndpointRow
 from epp.backend.metrics_client import FetchListener
 from epp.backend.providers.sglang import SGLANG
 from epp.backend.providers.vllm import VLLM

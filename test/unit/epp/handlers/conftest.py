@@ -2,9 +2,11 @@
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from epp.handlers.access_log import AccessLog
 from epp.handlers.server import PROCESS_METHOD, ext_proc_services
-from epp.requestcontrol.types import RoutingDecision
+from epp.requestcontrol.types import IncomingRequest, RoutingDecision
 from epp.scheduling.types import Decision, InferenceRequest
 from epp.testing.fake_clock import FakeClock
 from epp.transport.stream import StatusCode
@@ -30,10 +32,10 @@ ENDPOINT = Endpoint(namespace="default", pod_name="pod", address="10.0.0.5", por
 TARGETS = (ENDPOINT.target,)
 
 
-def decode(document, message_type):
+def decode(document: Any, message_type: Any) -> Any:
     """Build a message from testdata: protobuf's JSON form with text in bytes fields."""
 
-    def encode(value):
+    def encode(value: Any) -> Any:
         if isinstance(value, dict):
             return {
                 key: base64.b64encode(item.encode()).decode()
@@ -46,7 +48,9 @@ def decode(document, message_type):
     return json_format.ParseDict(encode(document), message_type())
 
 
-def headers(end=False, modes=None, metadata=None, **fields):
+def headers(
+    end: Any = False, modes: Any = None, metadata: Any = None, **fields: Any
+) -> ProcessingRequest:
     """Request headers; ``modes`` are (request, response), None is the gateway's silence."""
     pairs = {":method": "POST", ":path": "/v1/completions", "x-request-id": "id-1"}
     pairs.update({name.replace("_", "-"): value for name, value in fields.items()})
@@ -62,14 +66,16 @@ def headers(end=False, modes=None, metadata=None, **fields):
     return with_metadata(message, metadata)
 
 
-def with_metadata(message, metadata):
+def with_metadata(message: ProcessingRequest, metadata: Any) -> ProcessingRequest:
     """Attach dynamic metadata: namespace → key → value."""
     for namespace, content in (metadata or {}).items():
         json_format.ParseDict(content, message.metadata_context.filter_metadata[namespace])
     return message
 
 
-def body(data=b'{"model":"m","prompt":"hi"}', end=True, metadata=None):
+def body(
+    data: Any = b'{"model":"m","prompt":"hi"}', end: Any = True, metadata: Any = None
+) -> ProcessingRequest:
     """A request body message."""
     message = ProcessingRequest()
     message.request_body.body = data
@@ -77,14 +83,16 @@ def body(data=b'{"model":"m","prompt":"hi"}', end=True, metadata=None):
     return with_metadata(message, metadata)
 
 
-def trailers():
+def trailers() -> ProcessingRequest:
     """Request trailers."""
     message = ProcessingRequest()
     message.request_trailers.SetInParent()
     return message
 
 
-def response_headers(status="200", end=False, content_type="application/json"):
+def response_headers(
+    status: str = "200", end: Any = False, content_type: Any = "application/json"
+) -> ProcessingRequest:
     """Response headers."""
     message = ProcessingRequest()
     message.response_headers.end_of_stream = end
@@ -94,7 +102,7 @@ def response_headers(status="200", end=False, content_type="application/json"):
     return message
 
 
-def response_body(data=b"{}", end=False):
+def response_body(data: Any = b"{}", end: Any = False) -> ProcessingRequest:
     """A response body message."""
     message = ProcessingRequest()
     message.response_body.body = data
@@ -102,19 +110,19 @@ def response_body(data=b"{}", end=False):
     return message
 
 
-def response_trailers():
+def response_trailers() -> ProcessingRequest:
     """Response trailers."""
     message = ProcessingRequest()
     message.response_trailers.SetInParent()
     return message
 
 
-def set_headers(mutation):
+def set_headers(mutation: Any) -> dict[str, str]:
     """Name → value of the headers that a mutation sets."""
     return {item.header.key: item.header.raw_value.decode() for item in mutation.set_headers}
 
 
-def routing_of(incoming, *, target_model=None):
+def routing_of(incoming: IncomingRequest, *, target_model: Any = None) -> RoutingDecision:
     """A decision for a request, with all its parts."""
     request = InferenceRequest(
         request_id=incoming.request_id, model=incoming.model, payload=incoming.payload
@@ -142,27 +150,30 @@ class FakeDirector:
 
     fault: Exception | None = None
     completion_fault: Exception | None = None
-    requests: list = field(default_factory=list)
-    routed: list = field(default_factory=list)
-    completed: list = field(default_factory=list)
-    reports: list = field(default_factory=list)
+    on_complete: Callable[[], object] = lambda: None
+    requests: list[Any] = field(default_factory=list)
+    routed: list[Any] = field(default_factory=list)
+    completed: list[Any] = field(default_factory=list)
+    reports: list[Any] = field(default_factory=list)
 
-    def handle_request(self, incoming):
+    def handle_request(self, incoming: Any) -> RoutingDecision:
         self.requests.append(incoming)
         if self.fault is not None:
             raise self.fault
         if incoming.model == "refuse":
             raise ResourceExhaustedError("saturated", dropped_reason="rejected-saturated")
         target = "tuned" if incoming.model == "split" else incoming.model
-        self.routed.append(routing_of(incoming, target_model=target))
-        return self.routed[-1]
+        routing = routing_of(incoming, target_model=target)
+        self.routed.append(routing)
+        return routing
 
-    def handle_complete(self, routing, completion):
+    def handle_complete(self, routing: Any, completion: Any) -> None:
         self.completed.append((routing, completion))
+        self.on_complete()
         if self.completion_fault is not None:
             raise self.completion_fault
 
-    def handle_access_report(self, routing, report):
+    def handle_access_report(self, routing: Any, report: Any) -> None:
         self.reports.append((routing, report))
 
 
@@ -170,17 +181,20 @@ class FakeDirector:
 class FakeMetrics:
     """Remembers what was counted."""
 
-    failed: list = field(default_factory=list)
-    request_seconds: list = field(default_factory=list)
-    response_seconds: list = field(default_factory=list)
+    failed: list[Any] = field(default_factory=list)
+    request_seconds: list[Any] = field(default_factory=list)
+    response_seconds: list[Any] = field(default_factory=list)
+    fault: Exception | None = None
 
-    def request_failed(self, model, target_model, priority, error_code):
+    def request_failed(self, model: Any, target_model: Any, priority: Any, error_code: Any) -> None:
         self.failed.append(error_code)
 
-    def request_processing(self, seconds):
+    def request_processing(self, seconds: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
         self.request_seconds.append(seconds)
 
-    def response_processing(self, seconds):
+    def response_processing(self, seconds: Any) -> None:
         self.response_seconds.append(seconds)
 
 
@@ -188,18 +202,21 @@ class FakeMetrics:
 class FakeSender:
     """Keeps what was sent; like a transport, it ignores what comes after the end."""
 
-    sent: list = field(default_factory=list)
-    finished: tuple | None = None
+    sent: list[Any] = field(default_factory=list)
+    finished: tuple[StatusCode, str] | None = None
+    fault: Exception | None = None
 
-    def send(self, payload):
+    def send(self, payload: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
         if self.finished is None:
             self.sent.append(ProcessingResponse.FromString(payload))
 
-    def finish(self, code=StatusCode.OK, details=""):
+    def finish(self, code: Any = StatusCode.OK, details: Any = "") -> None:
         if self.finished is None:
             self.finished = (code, details)
 
-    def take(self):
+    def take(self) -> list[ProcessingResponse]:
         """Return what was sent since the last call."""
         sent, self.sent = self.sent, []
         return sent
@@ -208,7 +225,7 @@ class FakeSender:
 class Driver:
     """The services over fakes."""
 
-    def __init__(self, *, max_request_body=1 << 20, **director):
+    def __init__(self, *, max_request_body: Any = 1 << 20, **director: Any) -> None:
         self.clock = FakeClock()
         self.director = FakeDirector(**director)
         self.metrics = FakeMetrics()
@@ -227,12 +244,12 @@ class Driver:
             id_source=lambda: "generated",
         )
 
-    def open(self):
+    def open(self) -> tuple[Any, FakeSender]:
         """Open an ext_proc stream: its handler and its sender."""
         sender = FakeSender()
         return self.services[PROCESS_METHOD](sender), sender
 
-    def talk(self, *messages):
+    def talk(self, *messages: Any) -> tuple[Any, FakeSender]:
         """Open a stream and send messages."""
         handler, sender = self.open()
         for message in messages:
@@ -241,13 +258,13 @@ class Driver:
 
 
 @pytest.fixture(scope="session")
-def kit():
+def kit() -> SimpleNamespace:
     """Everything above, for tests that cannot import it."""
     return SimpleNamespace(**{name: value for name, value in globals().items() if name[0] != "_"})
 
 
 @pytest.fixture(scope="session")
-def conversations():
+def conversations() -> dict[tuple[str, str], Any]:
     """Recorded conversations by path and case."""
     recorded = json.loads((TESTDATA / "envoy-1.40.json").read_text())
     return {(item["path"], item["case"]): item["events"] for item in recorded}

@@ -1,6 +1,8 @@
 """Answers to the gateway."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,17 +20,17 @@ from epp.handlers import messages
 from epp.handlers.messages import HTTP_STATUS, MAX_CHUNK_BYTES
 
 
-def subclasses(base):
+def subclasses(base: Any) -> Iterator[type[EppError]]:
     yield base
     for child in base.__subclasses__():
         yield from subclasses(child)
 
 
-def test_every_code_has_a_status():
+def test_every_code_has_a_status() -> None:
     assert set(HTTP_STATUS) == set(ErrorCode)
 
 
-def test_every_error_can_be_sent():
+def test_every_error_can_be_sent() -> None:
     for error in subclasses(EppError):
         assert messages.immediate(error("text"), "/v1/x").immediate_response.status.code >= 400
 
@@ -44,11 +46,11 @@ def test_every_error_can_be_sent():
         pytest.param(UnavailableError, 503, id="unavailable"),
     ],
 )
-def test_status_of_each_error(error, want):
+def test_status_of_each_error(error: Any, want: Any) -> None:
     assert messages.immediate(error("text"), "/x").immediate_response.status.code == want
 
 
-def test_openai_paths_get_an_error_object(kit):
+def test_openai_paths_get_an_error_object(kit: Any) -> None:
     error = BadRequestError("must have prompt", param="prompt")
 
     reply = messages.immediate(error, "/v1/completions").immediate_response
@@ -64,7 +66,7 @@ def test_openai_paths_get_an_error_object(kit):
     assert kit.set_headers(reply.headers) == {"content-type": "application/json"}
 
 
-def test_other_paths_get_the_text_and_the_dropped_reason(kit):
+def test_other_paths_get_the_text_and_the_dropped_reason(kit: Any) -> None:
     error = ResourceExhaustedError("system saturated", dropped_reason="rejected-saturated")
 
     reply = messages.immediate(error, "/generate").immediate_response
@@ -75,7 +77,7 @@ def test_other_paths_get_the_text_and_the_dropped_reason(kit):
     }
 
 
-def test_a_message_that_is_no_unicode_is_still_sent():
+def test_a_message_that_is_no_unicode_is_still_sent() -> None:
     reply = messages.immediate(ModelNotFoundError("no \ud800"), "/v1/x").immediate_response
 
     assert json.loads(reply.body)["error"]["message"] == "no ?"
@@ -90,7 +92,7 @@ def test_a_message_that_is_no_unicode_is_still_sent():
         pytest.param(2 * MAX_CHUNK_BYTES, [MAX_CHUNK_BYTES] * 2, id="exactly-two"),
     ],
 )
-def test_bodies_are_cut_and_only_the_last_piece_ends_the_stream(size, want):
+def test_bodies_are_cut_and_only_the_last_piece_ends_the_stream(size: int, want: Any) -> None:
     body = bytes(range(256)) * (size // 256 + 1)
     body = body[:size]
 
@@ -109,7 +111,7 @@ def test_bodies_are_cut_and_only_the_last_piece_ends_the_stream(size, want):
     assert requests == responses
 
 
-def test_an_open_stream_is_not_ended_by_its_pieces():
+def test_an_open_stream_is_not_ended_by_its_pieces() -> None:
     pieces = messages.request_chunks(b"x" * 100_000, end_of_stream=False)
 
     ends = [
@@ -119,7 +121,7 @@ def test_an_open_stream_is_not_ended_by_its_pieces():
     assert ends == [False, False]
 
 
-def test_headers_are_overwritten_never_appended():
+def test_headers_are_overwritten_never_appended() -> None:
     mutation = messages.routing_mutation(
         targets=("a:1", "b:2"), request_id="id", content_length=5, remove=["x-bad"]
     )

@@ -1,5 +1,7 @@
 """Headers, path and subset hint of a request."""
 
+from typing import Any
+
 import pytest
 from google.protobuf import json_format
 
@@ -10,7 +12,7 @@ NAMESPACE = "envoy.lb.subset_hint"
 KEY = "x-gateway-destination-endpoint-subset"
 
 
-def test_names_are_lower_case_and_the_raw_value_wins():
+def test_names_are_lower_case_and_the_raw_value_wins() -> None:
     message = HeaderMap()
     message.headers.add(key="X-One", raw_value=b"raw", value="text")
     message.headers.add(key="x-two", value="text")
@@ -29,7 +31,7 @@ def test_names_are_lower_case_and_the_raw_value_wins():
         pytest.param({}, "/v1/completions", id="default"),
     ],
 )
-def test_the_first_path_header_that_says_something_counts(headers, want):
+def test_the_first_path_header_that_says_something_counts(headers: Any, want: Any) -> None:
     assert request_path(headers) == want
 
 
@@ -43,7 +45,7 @@ def test_the_first_path_header_that_says_something_counts(headers, want):
         pytest.param("9" * 5000, 0, id="absurd"),
     ],
 )
-def test_content_length_is_a_number_or_unknown(text, want):
+def test_content_length_is_a_number_or_unknown(text: str, want: Any) -> None:
     assert content_length({"content-length": text}) == want
 
 
@@ -58,7 +60,7 @@ def test_content_length_is_a_number_or_unknown(text, want):
         pytest.param({"envoy.lb": {KEY: ["a"]}}, None, id="other-namespace"),
     ],
 )
-def test_subset_hint(metadata, want):
+def test_subset_hint(metadata: Any, want: Any) -> None:
     message = Metadata()
     for namespace, content in metadata.items():
         json_format.ParseDict(content, message.filter_metadata[namespace])

@@ -1,6 +1,7 @@
 """Usage, status and kind of a response, for any cutting into chunks."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from epp.handlers.response import (
     JSON_TAIL_BYTES,
     MAX_LINE_BYTES,
+    JsonUsage,
     is_event_stream,
     response_status,
     usage_scanner,
@@ -16,14 +18,14 @@ from epp.handlers.response import (
 from epp.metrics.usage import TokenUsage
 
 
-def scan(chunks, *, streaming):
+def scan(chunks: Any, *, streaming: Any) -> TokenUsage | None:
     scanner = usage_scanner(streaming=streaming)
     for chunk in chunks:
         scanner.feed(chunk)
     return scanner.finish()
 
 
-def sse(*documents, end="\n\n"):
+def sse(*documents: Any, end: Any = "\n\n") -> bytes:
     return "".join(f"data: {json.dumps(document)}{end}" for document in documents).encode()
 
 
@@ -63,14 +65,14 @@ WANT = TokenUsage(prompt_tokens=7, completion_tokens=3)
         pytest.param([1], None, id="array"),
     ],
 )
-def test_usage_of_a_document_and_of_an_event_are_read_alike(usage, want):
+def test_usage_of_a_document_and_of_an_event_are_read_alike(usage: Any, want: Any) -> None:
     document = {"id": "x", "usage": usage}
 
     assert scan([json.dumps(document).encode()], streaming=False) == want
     assert scan([sse(document)], streaming=True) == want
 
 
-def test_the_last_usage_of_a_stream_wins():
+def test_the_last_usage_of_a_stream_wins() -> None:
     body = sse({"usage": {"prompt_tokens": 7, "completion_tokens": 1}}, {"usage": USAGE})
 
     assert scan([body + b"data: [DONE]\n\n"], streaming=True) == WANT
@@ -97,12 +99,12 @@ def test_the_last_usage_of_a_stream_wins():
         pytest.param(b": usage\nevent: usage\n" + sse({"usage": USAGE}), id="other-fields"),
     ],
 )
-def test_usage_is_found_in_every_shape_of_event_stream(body):
+def test_usage_is_found_in_every_shape_of_event_stream(body: Any) -> None:
     assert scan([body], streaming=True) == WANT
     assert scan([body[at : at + 1] for at in range(len(body))], streaming=True) == WANT
 
 
-def test_a_line_longer_than_the_limit_is_skipped():
+def test_a_line_longer_than_the_limit_is_skipped() -> None:
     long = sse({"x": "y" * MAX_LINE_BYTES, "usage": {"prompt_tokens": 1}})
     body = long + sse({"usage": USAGE})
 
@@ -114,7 +116,7 @@ def test_a_line_longer_than_the_limit_is_skipped():
 
 @pytest.mark.parametrize("size", [pytest.param(1000, id="fits"), pytest.param(900_000, id="long")])
 @pytest.mark.parametrize("step", [pytest.param(777, id="small"), pytest.param(10**9, id="whole")])
-def test_usage_behind_a_document_of_any_length_is_found(size, step):
+def test_usage_behind_a_document_of_any_length_is_found(size: int, step: int) -> None:
     text = 'say \\"usage\\": {"prompt_tokens": 1}'
     document = {"choices": [text, "x" * size, text], "usage": USAGE, "system": None}
     body = json.dumps(document).encode()
@@ -122,8 +124,8 @@ def test_usage_behind_a_document_of_any_length_is_found(size, step):
     assert scan([body[at : at + step] for at in range(0, len(body), step)], streaming=False) == WANT
 
 
-def test_a_long_document_is_not_kept():
-    scanner = usage_scanner(streaming=False)
+def test_a_long_document_is_not_kept() -> None:
+    scanner = JsonUsage()
 
     for _ in range(100):
         scanner.feed(b"x" * 50_000)
@@ -139,7 +141,7 @@ def test_a_long_document_is_not_kept():
         pytest.param(b"[" + b"0," * 50_000 + b'{"usage": {', id="cut-off"),
     ],
 )
-def test_a_response_without_usage_says_nothing(body):
+def test_a_response_without_usage_says_nothing(body: Any) -> None:
     assert scan([body], streaming=False) is None
     assert scan([body], streaming=True) is None
 
@@ -153,7 +155,7 @@ def test_a_response_without_usage_says_nothing(body):
         pytest.param({}, 0, id="absent"),
     ],
 )
-def test_status_is_read_from_the_headers(headers, want):
+def test_status_is_read_from_the_headers(headers: Any, want: Any) -> None:
     assert response_status(headers) == want
 
 
@@ -166,7 +168,7 @@ def test_status_is_read_from_the_headers(headers, want):
         pytest.param("", False, id="absent"),
     ],
 )
-def test_event_streams_are_recognised(content_type, want):
+def test_event_streams_are_recognised(content_type: Any, want: Any) -> None:
     assert is_event_stream(content_type) is want
 
 
@@ -199,7 +201,7 @@ LINES = st.one_of(
     cuts=st.lists(st.integers(0, 400), max_size=12),
     streaming=st.booleans(),
 )
-def test_usage_never_depends_on_the_chunks(lines, end, cuts, streaming):
+def test_usage_never_depends_on_the_chunks(lines: Any, end: Any, cuts: Any, streaming: Any) -> None:
     body = end.join(lines)
     bounds = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
     chunks = [body[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]

@@ -1,6 +1,7 @@
 """OpenAI parser: what each path demands, and that every other path is served."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,12 +9,13 @@ from hypothesis import strategies as st
 
 from epp.errors import BadRequestError
 from epp.handlers.parsers.openai import OpenAIParser, is_openai_path
+from epp.handlers.parsers.parser import ParsedRequest
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
 
-def parse(path, document):
+def parse(path: str, document: Any) -> ParsedRequest:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     return OpenAIParser().parse(path, body)
 
@@ -54,7 +56,7 @@ def parse(path, document):
         pytest.param("/rerank", {"query": "q"}, id="unknown-path"),
     ],
 )
-def test_a_valid_body_gives_model_stream_and_payload(path, document):
+def test_a_valid_body_gives_model_stream_and_payload(path: str, document: Any) -> None:
     document = {"model": "m", "stream": True, **document}
 
     parsed = parse(path, document)
@@ -103,7 +105,9 @@ def test_a_valid_body_gives_model_stream_and_payload(path, document):
         pytest.param("/v1/images/generations", {}, "prompt", "images", id="image-prompt"),
     ],
 )
-def test_a_missing_or_ill_typed_field_is_named(path, document, param, text):
+def test_a_missing_or_ill_typed_field_is_named(
+    path: str, document: Any, param: str, text: str
+) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse(path, {"model": "m", **document})
 
@@ -127,7 +131,9 @@ def test_a_missing_or_ill_typed_field_is_named(path, document, param, text):
         pytest.param(b'{"a":' + b"[" * 100_000, "nested too deeply", id="too-deep"),
     ],
 )
-def test_malformed_json_is_told_with_its_position_and_without_the_body(body, text):
+def test_malformed_json_is_told_with_its_position_and_without_the_body(
+    body: Any, text: str
+) -> None:
     with pytest.raises(BadRequestError, match="request body") as caught:
         parse(COMPLETIONS, body)
 
@@ -147,21 +153,21 @@ def test_malformed_json_is_told_with_its_position_and_without_the_body(body, tex
         pytest.param(b'{"model":5}', id="model-no-string"),
     ],
 )
-def test_a_body_that_says_no_model_is_opaque_on_an_unknown_path(body):
+def test_a_body_that_says_no_model_is_opaque_on_an_unknown_path(body: Any) -> None:
     parsed = parse("/v1/audio/transcriptions", body)
 
     assert (parsed.opaque, parsed.model) == (True, "")
 
 
 @pytest.mark.parametrize("model", [pytest.param(None, id="null"), pytest.param(3, id="number")])
-def test_a_model_that_is_no_string_counts_as_absent(model):
+def test_a_model_that_is_no_string_counts_as_absent(model: Any) -> None:
     parsed = parse(COMPLETIONS, {"model": model, "prompt": "hi"})
 
     assert (parsed.model, parsed.opaque) == ("", False)
 
 
 @pytest.mark.parametrize("stream", [pytest.param(1, id="number"), pytest.param("true", id="text")])
-def test_only_true_streams(stream):
+def test_only_true_streams(stream: Any) -> None:
     assert parse(COMPLETIONS, {"prompt": "hi", "stream": stream}).stream is False
 
 
@@ -173,7 +179,7 @@ def test_only_true_streams(stream):
         pytest.param('{"model":"m","prompt":"p"}'.encode("utf-16"), id="utf-16"),
     ],
 )
-def test_what_model_servers_accept_is_accepted(body):
+def test_what_model_servers_accept_is_accepted(body: Any) -> None:
     assert parse(COMPLETIONS, body).model == "m"
 
 
@@ -187,7 +193,7 @@ def test_what_model_servers_accept_is_accepted(body):
         pytest.param("/generate?next=/v1/x", False, id="only-in-the-query"),
     ],
 )
-def test_openai_paths_are_those_below_v1(path, want):
+def test_openai_paths_are_those_below_v1(path: str, want: Any) -> None:
     assert is_openai_path(path) is want
 
 
@@ -197,7 +203,7 @@ def test_openai_paths_are_those_below_v1(path, want):
     path=st.sampled_from([CHAT, COMPLETIONS, "/v1/embeddings", "/v1/responses", "/other", ""]),
     body=st.binary() | st.text().map(str.encode),
 )
-def test_random_bytes_are_parsed_or_refused_but_never_crash(path, body):
+def test_random_bytes_are_parsed_or_refused_but_never_crash(path: str, body: Any) -> None:
     try:
         parsed = parse(path, body)
     except BadRequestError as exc:
@@ -223,7 +229,7 @@ def test_random_bytes_are_parsed_or_refused_but_never_crash(path, body):
         ),
     ),
 )
-def test_any_document_is_parsed_or_its_field_is_named(path, document):
+def test_any_document_is_parsed_or_its_field_is_named(path: str, document: Any) -> None:
     try:
         parsed = parse(path, document)
     except BadRequestError as exc:

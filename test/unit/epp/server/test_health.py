@@ -1,0 +1,156 @@
+"""The health service through a real port and the published client messages."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2
+
+from epp.logs import configure
+from epp.server.health import LISTED_SERVICES, Readiness, health_services
+from epp.transport.grpcio_server import GrpcioServer
+
+RESPONSE = health_pb2.HealthCheckResponse
+SERVING, NOT_SERVING, UNKNOWN = RESPONSE.SERVING, RESPONSE.NOT_SERVING, RESPONSE.SERVICE_UNKNOWN
+
+
+@asynccontextmanager
+async def health_port(ready, **options):
+    server = GrpcioServer(health_services(ready, **options), host="127.0.0.1")
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(0)
+
+
+async def check(channel, service: str) -> int:
+    call = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=RESPONSE.FromString,
+    )
+    return (await call(health_pb2.HealthCheckRequest(service=service))).status
+
+
+@pytest.mark.parametrize(
+    ("service", "ready", "strict", "status"),
+    [
+        pytest.param("liveness", False, False, SERVING, id="alive-without-being-ready"),
+        pytest.param("liveness", True, True, SERVING, id="alive"),
+        pytest.param("readiness", False, False, NOT_SERVING, id="not-ready"),
+        pytest.param("readiness", True, False, SERVING, id="ready"),
+        pytest.param("", False, False, NOT_SERVING, id="server-not-ready"),
+        pytest.param("", True, False, SERVING, id="server-ready"),
+        pytest.param("inference-extension", True, True, SERVING, id="stock-chart"),
+        pytest.param("inference-extension", False, True, NOT_SERVING, id="stock-chart-not-ready"),
+        pytest.param(
+            "envoy.service.ext_proc.v3.ExternalProcessor", True, True, SERVING, id="ext-proc"
+        ),
+        pytest.param("anything", True, False, SERVING, id="any-name-follows-readiness"),
+        pytest.param("anything", False, False, NOT_SERVING, id="any-name-not-ready"),
+        pytest.param("anything", True, True, UNKNOWN, id="strict-names-are-unknown"),
+    ],
+)
+async def test_check(service, ready, strict, status):
+    async with health_port(lambda: ready, strict_names=strict) as channel:
+        assert await check(channel, service) == status
+
+
+async def test_list_names_every_service_with_its_status():
+    async with health_port(lambda: False) as channel:
+        call = channel.unary_unary(
+            "/grpc.health.v1.Health/List",
+            request_serializer=health_pb2.HealthListRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthListResponse.FromString,
+        )
+        listed = await call(health_pb2.HealthListRequest())
+
+    statuses = {name: response.status for name, response in listed.statuses.items()}
+    assert statuses == {
+        name: SERVING if name == "liveness" else NOT_SERVING for name in LISTED_SERVICES
+    }
+
+
+async def test_watch_tells_every_change_and_nothing_else():
+    state = {"ready": False}
+
+    async with health_port(lambda: state["ready"]) as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=RESPONSE.FromString,
+        )(health_pb2.HealthCheckRequest(service="readiness"))
+        seen = []
+        async with asyncio.timeout(10):
+            for ready in (True, False, None):
+                seen.append((await watch.read()).status)
+                if ready is not None:
+                    state["ready"] = ready
+        watch.cancel()
+
+    assert seen == [NOT_SERVING, SERVING, NOT_SERVING]
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+async def test_a_message_that_is_no_health_request_is_refused(method):
+    async with health_port(lambda: True) as channel:
+        call = channel.stream_stream(f"/grpc.health.v1.Health/{method}")()
+        await call.write(b"\xff\xff")
+        code = await call.code()
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+async def test_a_call_without_a_message_is_refused(method):
+    async with health_port(lambda: True) as channel:
+        call = channel.stream_stream(f"/grpc.health.v1.Health/{method}")()
+        await call.done_writing()
+        code = await call.code()
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_readiness_needs_every_condition():
+    facts = {"pool": False, "scraped": True}
+    readiness = Readiness({name: lambda name=name: facts[name] for name in facts})
+
+    before = (readiness(), readiness.missing)
+    facts["pool"] = True
+    after = (readiness(), readiness.missing)
+
+    assert before == (False, ("pool",))
+    assert after == (True, ())
+
+
+def test_draining_ends_readiness_for_good():
+    readiness = Readiness({})
+
+    before = readiness()
+    readiness.drain()
+
+    assert before is True
+    assert readiness() is False
+    assert readiness.draining is True
+
+
+def test_a_change_of_readiness_is_logged_once(capsys):
+    configure(json=True)
+    facts = {"pool": False}
+    readiness = Readiness({"pool": lambda: facts["pool"]})
+
+    for ready in (False, False, True, True):
+        facts["pool"] = ready
+        readiness()
+    readiness.drain()
+    readiness()
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert '"missing":"pool"' in lines[0]
+    assert '"event":"ready"' in lines[1]
+    assert '"missing":"draining"' in lines[2]
