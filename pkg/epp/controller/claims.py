@@ -7,11 +7,6 @@ from epp_api.meta import NamespacedName
 from epp_api.v1alpha2.inferencemodel_types import MODEL_NAME_INDEX, InferenceModel, TargetModel
 
 
-def model_names(model: InferenceModel) -> Sequence[str]:
-    """Indexer of ``MODEL_NAME_INDEX``."""
-    return (model.spec.model_name,)
-
-
 def refers_to(model: InferenceModel, pool: NamespacedName) -> bool:
     """Tell whether a model names this pool as its own.
 

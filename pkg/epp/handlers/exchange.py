@@ -124,6 +124,10 @@ FINISHED_WHEN_CLOSED: Mapping[BodyMode, frozenset[State]] = MappingProxyType(
 """Response body mode → states in which the end of the stream means a finished response. In any
 other state somebody went away: client, upstream or gateway, Envoy does not say who."""
 
+READ_ON_FACTOR = 4
+"""A body that is too long is read to its end, up to so many times the limit, and dropped: a client
+that is refused while it still sends sees a broken connection instead of the reason."""
+
 _REFUSABLE = frozenset({State.START, State.REQUEST_BODY, State.DECIDING})
 _IGNORING = frozenset({State.REFUSED, State.BROKEN})
 
@@ -306,7 +310,7 @@ class Exchange:
         if self.state is State.DECIDING:
             self._has_body = False
             return self._complete()
-        if content_length(self._headers) > self._max_body_bytes:
+        if content_length(self._headers) > self._max_body_bytes * READ_ON_FACTOR:
             return self._too_large()
         if self._request_mode is BodyMode.BUFFERED:
             return (messages.continue_headers(),)
@@ -316,8 +320,10 @@ class Exchange:
         chunk = message.request_body.body
         self._size += len(chunk)
         if self._size > self._max_body_bytes:
-            return self._too_large()
-        if chunk:
+            self._chunks.clear()
+            if self._size > self._max_body_bytes * READ_ON_FACTOR:
+                return self._too_large()
+        elif chunk:
             self._chunks.append(chunk)
         self._note_subset(message)
         if self.state is not State.DECIDING:
@@ -356,7 +362,9 @@ class Exchange:
             hint = subset_hint(message.metadata_context)
             self._subset = self._subset if hint is None else hint
 
-    def _complete(self) -> RequestComplete:
+    def _complete(self) -> RequestComplete | RequestRefused:
+        if self._size > self._max_body_bytes:
+            return self._too_large()
         self._body = b"".join(self._chunks)
         self._chunks.clear()
         return RequestComplete(

@@ -114,8 +114,8 @@ class ModelSim:
         try:
             self._address = await self._server.start(host, port)
         except OSError as exc:
-            known = exc.errno is not None and exc.errno > 0
-            reason = os.strerror(exc.errno) if known else exc.strerror
+            # A name that does not resolve has a negative number of another kind.
+            reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
             raise ConfigError(
                 f"cannot listen: {reason}", source="--host/--port", value=f"{host}:{port}"
             ) from exc

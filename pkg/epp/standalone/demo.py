@@ -18,6 +18,8 @@ from epp.standalone.demo_pool import BASE_MODEL
 from epp.standalone.plan import Plan
 
 SPLIT_REQUESTS = 10
+SPLIT_GAP_SECONDS = 0.06
+"""Longer than a scrape interval, shorter than a reply: a pick sees the load of those before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ def samples() -> list[Sample]:
     """A handful of requests: chat, completion, streamed, a split, an undeclared model."""
     chat = {"messages": [{"role": "user", "content": "Who picks the pod?"}]}
     usage = {"stream": True, "stream_options": {"include_usage": True}}
-    split = {"prompt": "My parcel is late.", "max_tokens": 8}
+    split = {"prompt": "My parcel is late.", "max_tokens": 32}
     return [
         _sample("chat", "chat/completions", {"model": BASE_MODEL, **chat, "max_tokens": 16}),
         _sample(
@@ -84,10 +86,14 @@ def samples() -> list[Sample]:
 
 
 async def run_samples(plan: Plan) -> list[Outcome]:
-    """Send the samples: the split at once, so that load shows in the picks, the rest in turn."""
+    """Send the samples in turn, those of the split overlapping, so that load shows in the picks."""
     chosen = samples()
     outcomes = [await _send(plan, sample) for sample in chosen[:3]]
-    outcomes += await asyncio.gather(*(_send(plan, s) for s in chosen[3:-2]))
+    split = chosen[3:-2]
+    waits = [number * SPLIT_GAP_SECONDS for number in range(len(split))]
+    outcomes += await asyncio.gather(
+        *(_send_after(wait, plan, sample) for wait, sample in zip(waits, split, strict=True))
+    )
     outcomes += [await _send(plan, sample) for sample in chosen[-2:]]
     return outcomes
 
@@ -142,6 +148,11 @@ def print_snippets(console: Console, plan: Plan) -> None:
 
 def _sample(label: str, path: str, body: dict[str, Any]) -> Sample:
     return Sample(label=label, path=f"/v1/{path}", body=body)
+
+
+async def _send_after(seconds: float, plan: Plan, sample: Sample) -> Outcome:
+    await asyncio.sleep(seconds)
+    return await _send(plan, sample)
 
 
 async def _send(plan: Plan, sample: Sample) -> Outcome:

@@ -4,13 +4,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from epp.testing.builders import make_model, make_old_pool, make_pod, make_pool
+from epp.testing.pool_world import PoolWorld
 from epp_api.meta import NamespacedName, ObjectMeta
 from epp_api.v1alpha2 import inferencepool_types as v1alpha2
 
 POOL = NamespacedName("default", "pool")
 
 
-async def running(world, ports: tuple[int, ...] = (8000,)) -> None:
+def pool_key(world: PoolWorld) -> NamespacedName | None:
+    pool = world.datastore.pool_get()
+    return None if pool is None else pool.key
+
+
+async def running(world: PoolWorld, ports: tuple[int, ...] = (8000,)) -> None:
     """A pool with a pod and a model."""
     world.pools_v1.upsert(make_pool(ports=ports))
     world.pods.upsert(make_pod())
@@ -18,16 +24,16 @@ async def running(world, ports: tuple[int, ...] = (8000,)) -> None:
     await world.reconcile_pool()
 
 
-async def test_a_new_pool_loads_pods_and_models(world) -> None:
+async def test_a_new_pool_loads_pods_and_models(world: PoolWorld) -> None:
     await running(world)
 
-    assert world.datastore.pool_get().key == POOL
+    assert pool_key(world) == POOL
     assert world.endpoints() == {"default/pod-0-rank-0": "10.0.0.1:8000"}
     assert world.owners() == {"food": "model"}
 
 
 @pytest.mark.parametrize("how", [pytest.param("gone", id="P8-gone"), "deleting"])
-async def test_a_pool_that_is_deleted_clears_everything(world, how: str) -> None:
+async def test_a_pool_that_is_deleted_clears_everything(world: PoolWorld, how: str) -> None:
     await running(world)
 
     if how == "gone":
@@ -41,7 +47,7 @@ async def test_a_pool_that_is_deleted_clears_everything(world, how: str) -> None
     assert world.owners() == {}
 
 
-async def test_d1_a_pool_that_is_created_again_reloads_pods_and_models(world) -> None:
+async def test_d1_a_pool_that_is_created_again_reloads_pods_and_models(world: PoolWorld) -> None:
     await running(world)
     world.pools_v1.delete(POOL)
     await world.reconcile_pool()
@@ -55,7 +61,7 @@ async def test_d1_a_pool_that_is_created_again_reloads_pods_and_models(world) ->
     assert sorted(world.endpoints()) == ["default/pod-0-rank-0", "default/pod-1-rank-0"]
 
 
-async def test_p7_another_selector_exchanges_the_pods(world) -> None:
+async def test_p7_another_selector_exchanges_the_pods(world: PoolWorld) -> None:
     await running(world)
     world.pods.upsert(make_pod("pod-1", ip="10.0.0.2"))
     world.pods.upsert(make_pod("other", ip="10.0.0.3", labels={"app": "y"}))
@@ -83,7 +89,7 @@ async def test_p7_another_selector_exchanges_the_pods(world) -> None:
     ],
 )
 async def test_other_target_ports_exchange_the_endpoints(
-    world, before: tuple[int, ...], after: tuple[int, ...], want: dict[str, int]
+    world: PoolWorld, before: tuple[int, ...], after: tuple[int, ...], want: dict[str, int]
 ) -> None:
     await running(world, ports=before)
 
@@ -95,7 +101,7 @@ async def test_other_target_ports_exchange_the_endpoints(
     }
 
 
-async def test_d2_a_pass_without_any_change_repairs_what_was_missed(world) -> None:
+async def test_d2_a_pass_without_any_change_repairs_what_was_missed(world: PoolWorld) -> None:
     await running(world)
     world.pods.upsert(make_pod("missed", ip="10.0.0.2"))
     world.pods.delete(NamespacedName("default", "pod-0"))
@@ -108,18 +114,18 @@ async def test_d2_a_pass_without_any_change_repairs_what_was_missed(world) -> No
     assert world.owners() == {"chat": "missed"}
 
 
-async def test_another_pool_is_none_of_our_business(world) -> None:
+async def test_another_pool_is_none_of_our_business(world: PoolWorld) -> None:
     await running(world)
     world.pools_v1.upsert(make_pool("q", selector={"app": "y"}))
 
     await world.reconcile_pool(NamespacedName("default", "q"))
     await world.reconcile_pool(NamespacedName("other", "pool"))
 
-    assert world.datastore.pool_get().key == POOL
+    assert pool_key(world) == POOL
     assert world.owners() == {"food": "model"}
 
 
-async def test_models_of_another_pool_are_not_loaded(world) -> None:
+async def test_models_of_another_pool_are_not_loaded(world: PoolWorld) -> None:
     world.models.upsert(make_model("m1", pool="q"))
 
     await running(world)
@@ -127,7 +133,7 @@ async def test_models_of_another_pool_are_not_loaded(world) -> None:
     assert world.owners() == {"food": "model"}
 
 
-async def test_a_v1alpha2_pool_serves_alone(world) -> None:
+async def test_a_v1alpha2_pool_serves_alone(world: PoolWorld) -> None:
     world.pools_v1alpha2.upsert(make_old_pool(port=8200))
     world.pods.upsert(make_pod())
 
@@ -136,7 +142,7 @@ async def test_a_v1alpha2_pool_serves_alone(world) -> None:
     assert world.endpoints() == {"default/pod-0-rank-0": "10.0.0.1:8200"}
 
 
-async def test_v1_counts_when_both_versions_exist_and_that_is_said_once(world) -> None:
+async def test_v1_counts_when_both_versions_exist_and_that_is_said_once(world: PoolWorld) -> None:
     world.pods.upsert(make_pod())
     world.pools_v1alpha2.upsert(make_old_pool(port=8200))
     world.pools_v1.upsert(make_pool(ports=(8000,)))
@@ -151,7 +157,7 @@ async def test_v1_counts_when_both_versions_exist_and_that_is_said_once(world) -
 
 
 @pytest.mark.parametrize("how", ["gone", "deleting"])
-async def test_the_older_version_takes_over_when_v1_goes(world, how: str) -> None:
+async def test_the_older_version_takes_over_when_v1_goes(world: PoolWorld, how: str) -> None:
     world.pods.upsert(make_pod())
     world.pools_v1alpha2.upsert(make_old_pool(port=8200))
     world.pools_v1.upsert(make_pool(ports=(8000,)))
@@ -166,7 +172,7 @@ async def test_the_older_version_takes_over_when_v1_goes(world, how: str) -> Non
     assert world.endpoints() == {"default/pod-0-rank-0": "10.0.0.1:8200"}
 
 
-async def test_a_pool_without_spec_is_said_and_serves_nothing(world) -> None:
+async def test_a_pool_without_spec_is_said_and_serves_nothing(world: PoolWorld) -> None:
     world.pools_v1alpha2.upsert(v1alpha2.InferencePool(metadata=ObjectMeta(name="pool")))
 
     with capture_logs() as logs:

@@ -4,6 +4,7 @@ import pytest
 
 from epp.backend.metrics_state import MetricsState
 from epp.testing.builders import make_endpoint, make_pod, make_pool
+from epp.testing.pool_world import PoolWorld
 from epp_api.core_v1 import Pod, PodStatus
 from epp_api.meta import Condition, NamespacedName
 
@@ -13,7 +14,7 @@ ONE = {"default/pod-0-rank-0": "10.0.0.1:8000"}
 TWO = {**ONE, "default/pod-0-rank-1": "10.0.0.1:8001"}
 
 
-async def stored(world, pod: Pod, ports: tuple[int, ...] = (8000,)) -> None:
+async def stored(world: PoolWorld, pod: Pod, ports: tuple[int, ...] = (8000,)) -> None:
     """The pool exists and the pod has been reconciled."""
     world.pools_v1.upsert(make_pool(ports=ports))
     world.pods.upsert(pod)
@@ -21,7 +22,7 @@ async def stored(world, pod: Pod, ports: tuple[int, ...] = (8000,)) -> None:
     await world.reconcile_pod(pod.metadata.name)
 
 
-async def test_p1_without_a_pool_a_ready_pod_is_not_stored(world) -> None:
+async def test_p1_without_a_pool_a_ready_pod_is_not_stored(world: PoolWorld) -> None:
     world.pods.upsert(make_pod())
 
     await world.reconcile_pod()
@@ -29,7 +30,7 @@ async def test_p1_without_a_pool_a_ready_pod_is_not_stored(world) -> None:
     assert world.endpoints() == {}
 
 
-async def test_p2_the_pool_finds_pods_that_were_there_before(world) -> None:
+async def test_p2_the_pool_finds_pods_that_were_there_before(world: PoolWorld) -> None:
     world.pods.upsert(make_pod())
     await world.reconcile_pod()
 
@@ -51,7 +52,7 @@ async def test_p2_the_pool_finds_pods_that_were_there_before(world) -> None:
         pytest.param(None, id="deleted"),
     ],
 )
-async def test_a_pod_that_may_not_serve_is_removed(world, pod: Pod | None) -> None:
+async def test_a_pod_that_may_not_serve_is_removed(world: PoolWorld, pod: Pod | None) -> None:
     await stored(world, make_pod())
     assert world.endpoints() == ONE
 
@@ -64,7 +65,7 @@ async def test_a_pod_that_may_not_serve_is_removed(world, pod: Pod | None) -> No
     assert world.endpoints() == {}
 
 
-async def test_only_the_first_ready_condition_counts(world) -> None:
+async def test_only_the_first_ready_condition_counts(world: PoolWorld) -> None:
     conditions = [
         Condition(type="PodScheduled", status="True"),
         Condition(type="Ready", status="False"),
@@ -78,7 +79,7 @@ async def test_only_the_first_ready_condition_counts(world) -> None:
     assert world.endpoints() == {}
 
 
-async def test_p6_a_new_address_keeps_the_entry_and_its_metrics(world) -> None:
+async def test_p6_a_new_address_keeps_the_entry_and_its_metrics(world: PoolWorld) -> None:
     await stored(world, make_pod(ip="10.0.0.1"))
     state = MetricsState(waiting_requests=4)
     world.rows.publish(make_endpoint().key, state, now=1.0, due_at=2.0)
@@ -90,13 +91,13 @@ async def test_p6_a_new_address_keeps_the_entry_and_its_metrics(world) -> None:
     assert list(world.datastore.endpoint_table().waiting) == [4.0]
 
 
-async def test_p9_each_port_is_an_endpoint(world) -> None:
+async def test_p9_each_port_is_an_endpoint(world: PoolWorld) -> None:
     await stored(world, make_pod(), ports=(8000, 8001))
 
     assert world.endpoints() == TWO
 
 
-async def test_p11_ranks_that_became_inactive_are_removed(world) -> None:
+async def test_p11_ranks_that_became_inactive_are_removed(world: PoolWorld) -> None:
     await stored(world, make_pod(), ports=(8000, 8001))
 
     world.pods.upsert(make_pod(annotations={ACTIVE_PORTS: "8001, 9999"}))
@@ -105,7 +106,7 @@ async def test_p11_ranks_that_became_inactive_are_removed(world) -> None:
     assert world.endpoints() == {"default/pod-0-rank-1": "10.0.0.1:8001"}
 
 
-async def test_p12_a_deleted_pod_loses_every_rank(world) -> None:
+async def test_p12_a_deleted_pod_loses_every_rank(world: PoolWorld) -> None:
     await stored(world, make_pod(), ports=(8000, 8001))
 
     world.pods.delete(KEY)
@@ -115,7 +116,7 @@ async def test_p12_a_deleted_pod_loses_every_rank(world) -> None:
     assert world.endpoints() == {}
 
 
-async def test_a_pod_that_comes_back_is_stored_again(world) -> None:
+async def test_a_pod_that_comes_back_is_stored_again(world: PoolWorld) -> None:
     await stored(world, make_pod(ready=False))
 
     world.pods.upsert(make_pod())
@@ -124,7 +125,7 @@ async def test_a_pod_that_comes_back_is_stored_again(world) -> None:
     assert world.endpoints() == ONE
 
 
-async def test_an_ipv6_pod_is_addressed_in_brackets(world) -> None:
+async def test_an_ipv6_pod_is_addressed_in_brackets(world: PoolWorld) -> None:
     await stored(world, make_pod(ip="fd00::1"))
 
     assert world.endpoints() == {"default/pod-0-rank-0": "[fd00::1]:8000"}

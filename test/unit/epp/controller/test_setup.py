@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
 from epp.controller.setup import build_controllers
+from epp.kube.cache import ObjectCache
 from epp.kube.cache_barrier import CacheBarrier
 from epp.kube.controller import Controller
 from epp.kube.manager import Manager
 from epp.testing.builders import make_model, make_old_pool, make_pod, make_pool
+from epp.testing.pool_world import PoolWorld
 from epp_api.meta import NamespacedName
 
 POOL = NamespacedName("default", "pool")
@@ -18,7 +21,7 @@ POOL = NamespacedName("default", "pool")
 class Stack:
     """A running EPP without its servers."""
 
-    def __init__(self, world) -> None:
+    def __init__(self, world: PoolWorld) -> None:
         self.world = world
         self.outcomes: list[tuple[str, str]] = []
         self.controllers: Sequence[Controller] = build_controllers(
@@ -27,7 +30,12 @@ class Stack:
             POOL,
             on_outcome=lambda name, outcome: self.outcomes.append((name, outcome)),
         )
-        self.caches = [world.pods, world.pools_v1, world.pools_v1alpha2, world.models]
+        self.caches: Sequence[ObjectCache[Any]] = (
+            world.pods,
+            world.pools_v1,
+            world.pools_v1alpha2,
+            world.models,
+        )
         self.manager = Manager()
         self.manager.add_group("barrier", CacheBarrier(self.caches))
         self.manager.add_group("controllers", *self.controllers)
@@ -43,7 +51,7 @@ class Stack:
 
 
 @pytest.fixture
-async def stack(world) -> AsyncIterator[Stack]:
+async def stack(world: PoolWorld) -> AsyncIterator[Stack]:
     stack = Stack(world)
     yield stack
     await stack.manager.stop()
@@ -55,7 +63,9 @@ async def started(stack: Stack) -> None:
     await stack.settle()
 
 
-async def test_nothing_is_reconciled_before_the_caches_have_synced(stack: Stack, world) -> None:
+async def test_nothing_is_reconciled_before_the_caches_have_synced(
+    stack: Stack, world: PoolWorld
+) -> None:
     world.pools_v1.upsert(make_pool())
     world.pods.upsert(make_pod())
     starting = asyncio.create_task(stack.manager.start(), name="starting")
@@ -71,7 +81,7 @@ async def test_nothing_is_reconciled_before_the_caches_have_synced(stack: Stack,
     assert world.endpoints() == {"default/pod-0-rank-0": "10.0.0.1:8000"}
 
 
-async def test_every_kind_of_change_reaches_the_datastore(stack: Stack, world) -> None:
+async def test_every_kind_of_change_reaches_the_datastore(stack: Stack, world: PoolWorld) -> None:
     await started(stack)
 
     world.pods.upsert(make_pod())
@@ -90,10 +100,10 @@ async def test_every_kind_of_change_reaches_the_datastore(stack: Stack, world) -
 
 
 async def test_a_pool_deleted_and_created_again_reloads_models_and_pods(
-    stack: Stack, world
+    stack: Stack, world: PoolWorld
 ) -> None:
-    for cache, obj in ((world.pods, make_pod()), (world.models, make_model())):
-        cache.upsert(obj)
+    world.pods.upsert(make_pod())
+    world.models.upsert(make_model())
     world.pools_v1.upsert(make_pool())
     await started(stack)
 
@@ -113,7 +123,7 @@ async def test_a_pool_deleted_and_created_again_reloads_models_and_pods(
     assert world.owners() == {"chat": "late", "food": "model"}
 
 
-async def test_the_older_api_version_is_watched_too(stack: Stack, world) -> None:
+async def test_the_older_api_version_is_watched_too(stack: Stack, world: PoolWorld) -> None:
     await started(stack)
 
     world.pools_v1alpha2.upsert(make_old_pool(port=8200))
@@ -141,7 +151,7 @@ async def test_the_older_api_version_is_watched_too(stack: Stack, world) -> None
     ],
 )
 async def test_what_does_not_concern_the_pool_costs_no_reconcile(
-    stack: Stack, world, change: Callable[[object], None]
+    stack: Stack, world: PoolWorld, change: Callable[[PoolWorld], None]
 ) -> None:
     world.pools_v1.upsert(make_pool())
     await started(stack)
@@ -153,7 +163,7 @@ async def test_what_does_not_concern_the_pool_costs_no_reconcile(
     assert stack.outcomes == []
 
 
-async def test_a_model_that_moves_to_another_pool_is_let_go(stack: Stack, world) -> None:
+async def test_a_model_that_moves_to_another_pool_is_let_go(stack: Stack, world: PoolWorld) -> None:
     world.pools_v1.upsert(make_pool())
     world.models.upsert(make_model())
     await started(stack)
@@ -166,7 +176,7 @@ async def test_a_model_that_moves_to_another_pool_is_let_go(stack: Stack, world)
     assert world.owners() == {}
 
 
-async def test_a_storm_of_pods_leaves_the_loop_breathing(stack: Stack, world) -> None:
+async def test_a_storm_of_pods_leaves_the_loop_breathing(stack: Stack, world: PoolWorld) -> None:
     world.pools_v1.upsert(make_pool())
     await started(stack)
     for number in range(200):

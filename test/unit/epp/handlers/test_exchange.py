@@ -247,19 +247,32 @@ def test_routing_headers_of_the_client_are_removed(kit: Any) -> None:
 @pytest.mark.parametrize(
     "messages",
     [
-        pytest.param(lambda kit: [kit.headers(modes=LEAN, content_length="11")], id="announced"),
+        pytest.param(
+            lambda kit: [kit.headers(modes=LEAN, content_length="11"), kit.body(b"x" * 11)],
+            id="announced-and-read",
+        ),
         pytest.param(lambda kit: [kit.headers(modes=LEAN), kit.body(b"x" * 11)], id="buffered"),
         pytest.param(
             lambda kit: [
                 kit.headers(modes=GATEWAY),
                 kit.body(b"x" * 6, end=False),
                 kit.body(b"x" * 5, end=False),
+                kit.body(b"", end=True),
             ],
-            id="sum-of-chunks",
+            id="read-to-its-end",
+        ),
+        pytest.param(
+            lambda kit: [kit.headers(modes=LEAN, content_length="41")], id="announced-far-beyond"
+        ),
+        pytest.param(
+            lambda kit: [kit.headers(modes=GATEWAY), kit.body(b"x" * 41, end=False)],
+            id="endless",
         ),
     ],
 )
-def test_a_body_above_the_limit_is_refused_as_soon_as_it_is_known(kit: Any, messages: Any) -> None:
+def test_a_body_above_the_limit_is_refused_when_it_has_been_read_or_is_hopeless(
+    kit: Any, messages: Any
+) -> None:
     _, event = start(*messages(kit), limit=10)
 
     assert isinstance(event, RequestRefused)

@@ -30,10 +30,15 @@ async def test_a_waiter_goes_on_with_the_change_that_makes_its_condition_true() 
 
 
 async def test_a_condition_that_stays_false_times_out_and_is_forgotten() -> None:
-    changes, asked = Changes(), []
-    with pytest.raises(TimeoutError):
-        await changes.until(lambda: bool(asked.append(1)), deadline_seconds=0.001)
+    changes = Changes()
+    asked: list[str] = []
 
+    def ask() -> bool:
+        asked.append("asked")
+        return False
+
+    with pytest.raises(TimeoutError):
+        await changes.until(ask, deadline_seconds=0.001)
     changes.announce()
 
-    assert len(asked) == 1
+    assert asked == ["asked"]

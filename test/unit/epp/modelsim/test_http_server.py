@@ -284,5 +284,3 @@ async def test_stopping_drops_what_does_not_finish_in_time() -> None:
         assert server.connections == 0
         writer.close()
         await writer.wait_closed()
-
-

@@ -424,7 +424,11 @@ async def test_the_state_shows_what_reached_the_pod(client: Any) -> None:
 
     (record,) = state["requests"]
     assert (state["name"], state["paths"]) == ("pod-a", {"/v1/completions": 1, "/metrics": 1})
-    assert (record["method"], record["path"], record["model"]) == ("POST", "/v1/completions", "tiny")
+    assert (record["method"], record["path"], record["model"]) == (
+        "POST",
+        "/v1/completions",
+        "tiny",
+    )
     assert record["headers"]["x-request-id"] == ["r-1"]
     assert record["headers"]["x-gateway-destination-endpoint"] == ["127.0.0.1:1"]
     assert "authorization" not in record["headers"]
@@ -460,9 +464,7 @@ async def test_the_record_can_be_cleared(client: Any) -> None:
 
 
 async def test_a_body_of_many_megabytes_is_served(start: StartSim, connect: Connect) -> None:
-    engine = EngineSettings(
-        num_gpu_blocks=200_000, speed=1e6, max_num_batched_tokens=1_000_000
-    )
+    engine = EngineSettings(num_gpu_blocks=200_000, speed=1e6, max_num_batched_tokens=1_000_000)
     client = await connect(await start(engine=engine))
 
     reply = await client.ask("POST", "/v1/completions", {"prompt": "word " * 1_200_000})

@@ -1,14 +1,17 @@
 """The health service through a real port and the published client messages."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
+from structlog.testing import capture_logs
 
-from epp.logs import configure
 from epp.server.health import LISTED_SERVICES, Readiness, health_services
 from epp.transport.grpcio_server import GrpcioServer
 
@@ -17,7 +20,9 @@ SERVING, NOT_SERVING, UNKNOWN = RESPONSE.SERVING, RESPONSE.NOT_SERVING, RESPONSE
 
 
 @asynccontextmanager
-async def health_port(ready, **options):
+async def health_port(
+    ready: Callable[[], bool], **options: bool
+) -> AsyncIterator[grpc.aio.Channel]:
     server = GrpcioServer(health_services(ready, **options), host="127.0.0.1")
     port = await server.start()
     try:
@@ -27,13 +32,13 @@ async def health_port(ready, **options):
         await server.stop(0)
 
 
-async def check(channel, service: str) -> int:
+async def check(channel: grpc.aio.Channel, service: str) -> int:
     call = channel.unary_unary(
         "/grpc.health.v1.Health/Check",
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
         response_deserializer=RESPONSE.FromString,
     )
-    return (await call(health_pb2.HealthCheckRequest(service=service))).status
+    return int((await call(health_pb2.HealthCheckRequest(service=service))).status)
 
 
 @pytest.mark.parametrize(
@@ -55,12 +60,12 @@ async def check(channel, service: str) -> int:
         pytest.param("anything", True, True, UNKNOWN, id="strict-names-are-unknown"),
     ],
 )
-async def test_check(service, ready, strict, status):
+async def test_check(service: str, ready: bool, strict: bool, status: int) -> None:
     async with health_port(lambda: ready, strict_names=strict) as channel:
         assert await check(channel, service) == status
 
 
-async def test_list_names_every_service_with_its_status():
+async def test_list_names_every_service_with_its_status() -> None:
     async with health_port(lambda: False) as channel:
         call = channel.unary_unary(
             "/grpc.health.v1.Health/List",
@@ -75,7 +80,7 @@ async def test_list_names_every_service_with_its_status():
     }
 
 
-async def test_watch_tells_every_change_and_nothing_else():
+async def test_watch_tells_every_change_and_nothing_else() -> None:
     state = {"ready": False}
 
     async with health_port(lambda: state["ready"]) as channel:
@@ -84,10 +89,11 @@ async def test_watch_tells_every_change_and_nothing_else():
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=RESPONSE.FromString,
         )(health_pb2.HealthCheckRequest(service="readiness"))
-        seen = []
+        seen: list[int] = []
         async with asyncio.timeout(10):
             for ready in (True, False, None):
-                seen.append((await watch.read()).status)
+                response: Any = await watch.read()
+                seen.append(response.status)
                 if ready is not None:
                     state["ready"] = ready
         watch.cancel()
@@ -96,9 +102,11 @@ async def test_watch_tells_every_change_and_nothing_else():
 
 
 @pytest.mark.parametrize("method", ["Check", "Watch"])
-async def test_a_message_that_is_no_health_request_is_refused(method):
+async def test_a_message_that_is_no_health_request_is_refused(method: str) -> None:
     async with health_port(lambda: True) as channel:
-        call = channel.stream_stream(f"/grpc.health.v1.Health/{method}")()
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(
+            f"/grpc.health.v1.Health/{method}"
+        )()
         await call.write(b"\xff\xff")
         code = await call.code()
 
@@ -106,18 +114,20 @@ async def test_a_message_that_is_no_health_request_is_refused(method):
 
 
 @pytest.mark.parametrize("method", ["Check", "Watch"])
-async def test_a_call_without_a_message_is_refused(method):
+async def test_a_call_without_a_message_is_refused(method: str) -> None:
     async with health_port(lambda: True) as channel:
-        call = channel.stream_stream(f"/grpc.health.v1.Health/{method}")()
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(
+            f"/grpc.health.v1.Health/{method}"
+        )()
         await call.done_writing()
         code = await call.code()
 
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_readiness_needs_every_condition():
+def test_readiness_needs_every_condition() -> None:
     facts = {"pool": False, "scraped": True}
-    readiness = Readiness({name: lambda name=name: facts[name] for name in facts})
+    readiness = Readiness({name: partial(facts.__getitem__, name) for name in facts})
 
     before = (readiness(), readiness.missing)
     facts["pool"] = True
@@ -127,7 +137,7 @@ def test_readiness_needs_every_condition():
     assert after == (True, ())
 
 
-def test_draining_ends_readiness_for_good():
+def test_draining_ends_readiness_for_good() -> None:
     readiness = Readiness({})
 
     before = readiness()
@@ -138,19 +148,19 @@ def test_draining_ends_readiness_for_good():
     assert readiness.draining is True
 
 
-def test_a_change_of_readiness_is_logged_once(capsys):
-    configure(json=True)
+def test_a_change_of_readiness_is_logged_once() -> None:
     facts = {"pool": False}
     readiness = Readiness({"pool": lambda: facts["pool"]})
 
-    for ready in (False, False, True, True):
-        facts["pool"] = ready
+    with capture_logs() as logs:
+        for ready in (False, False, True, True):
+            facts["pool"] = ready
+            readiness()
+        readiness.drain()
         readiness()
-    readiness.drain()
-    readiness()
 
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert '"missing":"pool"' in lines[0]
-    assert '"event":"ready"' in lines[1]
-    assert '"missing":"draining"' in lines[2]
+    assert [(line["event"], line.get("missing")) for line in logs] == [
+        ("not ready", "pool"),
+        ("ready", None),
+        ("not ready", "draining"),
+    ]

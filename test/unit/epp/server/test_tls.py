@@ -1,14 +1,17 @@
 """Certificates: made, loaded, refused, served and replaced."""
 
+import asyncio
 import datetime as dt
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from epp.errors import ConfigError
 from epp.server.tls import (
+    CertificatePair,
     ServingCertificate,
     load_pair,
     self_signed_pair,
@@ -19,17 +22,17 @@ from epp.transport.grpcio_server import GrpcioServer
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
-def pair(name: str = "localhost"):
-    return self_signed_pair(names=(name,), now=dt.datetime.now(dt.UTC))
+def pair() -> CertificatePair:
+    return self_signed_pair(names=("localhost",), now=dt.datetime.now(dt.UTC))
 
 
-def write(directory, certificate: bytes | None, key: bytes | None) -> None:
+def write(directory: Path, certificate: bytes | None, key: bytes | None) -> None:
     for name, content in (("tls.crt", certificate), ("tls.key", key)):
         if content is not None:
             (directory / name).write_bytes(content)
 
 
-def test_a_self_signed_certificate_names_its_hosts_and_lasts_ten_years():
+def test_a_self_signed_certificate_names_its_hosts_and_lasts_ten_years() -> None:
     made = serving_certificate(None, now=NOW).pair
 
     certificate = x509.load_pem_x509_certificate(made.certificate)
@@ -40,7 +43,7 @@ def test_a_self_signed_certificate_names_its_hosts_and_lasts_ten_years():
     assert certificate.not_valid_after_utc == NOW + dt.timedelta(days=3650)
 
 
-def test_the_operators_pair_is_loaded_as_it_is(tmp_path):
+def test_the_operators_pair_is_loaded_as_it_is(tmp_path: Path) -> None:
     mine = pair()
     write(tmp_path, mine.certificate, mine.key)
 
@@ -63,7 +66,9 @@ ONE, OTHER = pair(), pair()
         ),
     ],
 )
-def test_a_pair_that_cannot_be_served_is_refused_by_file(tmp_path, certificate, key, message):
+def test_a_pair_that_cannot_be_served_is_refused_by_file(
+    tmp_path: Path, certificate: bytes | None, key: bytes | None, message: str
+) -> None:
     write(tmp_path, certificate, key)
 
     with pytest.raises(ConfigError, match=message) as caught:
@@ -75,8 +80,6 @@ def test_a_pair_that_cannot_be_served_is_refused_by_file(tmp_path, certificate, 
 
 async def served_certificate(port: int) -> tuple[bytes, str | None]:
     """Return the certificate that a port shows now, and the protocol it agrees to."""
-    import asyncio
-
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -89,7 +92,7 @@ async def served_certificate(port: int) -> tuple[bytes, str | None]:
     return shown, protocol
 
 
-async def test_new_connections_get_the_replaced_pair():
+async def test_new_connections_get_the_replaced_pair() -> None:
     first, second = pair(), pair()
     certificate = ServingCertificate(first)
     server = GrpcioServer({}, host="127.0.0.1", credentials=certificate.credentials())

@@ -1,5 +1,6 @@
 """The test gateway against a transport that records and answers by script."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import grpc
@@ -10,6 +11,7 @@ from epp.gen.envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from epp.gen.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from epp.gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    CommonResponse,
     HeaderMutation,
     HeadersResponse,
     ImmediateResponse,
@@ -54,7 +56,7 @@ def messages() -> list[bytes]:
 
 
 @pytest.fixture
-async def port(messages):
+async def port(messages: list[bytes]) -> AsyncIterator[int]:
     paths = (PROCESS_PATH, ACCESS_LOG_PATH)
     server = GrpcioServer(
         {path: lambda sender: Script(sender, messages) for path in paths}, host="127.0.0.1"
@@ -63,7 +65,9 @@ async def port(messages):
     await server.stop(0)
 
 
-async def test_only_the_first_message_says_how_the_gateway_is_configured(port, messages):
+async def test_only_the_first_message_says_how_the_gateway_is_configured(
+    port: int, messages: list[bytes]
+) -> None:
     async with ExtProcClient(port) as client, client.exchange(GATEWAY) as stream:
         await stream.request_headers({":method": "POST", "x-a": "1"})
         await stream.request_body(b"ab", end_of_stream=False)
@@ -97,7 +101,7 @@ async def test_only_the_first_message_says_how_the_gateway_is_configured(port, m
     assert (code, details) == (grpc.StatusCode.OK, "")
 
 
-async def test_waiting_for_an_answer_that_never_comes_ends_with_the_stream(port):
+async def test_waiting_for_an_answer_that_never_comes_ends_with_the_stream(port: int) -> None:
     async with ExtProcClient(port) as client, client.exchange() as stream:
         await stream.half_close()
 
@@ -105,7 +109,9 @@ async def test_waiting_for_an_answer_that_never_comes_ends_with_the_stream(port)
             await stream.receive()
 
 
-async def test_access_log_entries_arrive_with_the_sender_named_once(port, messages):
+async def test_access_log_entries_arrive_with_the_sender_named_once(
+    port: int, messages: list[bytes]
+) -> None:
     async with ExtProcClient(port) as client, client.access_log("log") as stream:
         await stream.send(HTTPAccessLogEntry(), HTTPAccessLogEntry())
         await stream.send(HTTPAccessLogEntry())
@@ -129,20 +135,26 @@ MUTATION = HeaderMutation(
     ("answer", "headers"),
     [
         pytest.param(
-            {"immediate_response": ImmediateResponse(headers=MUTATION)}, {"a": "1"}, id="immediate"
+            ProcessingResponse(immediate_response=ImmediateResponse(headers=MUTATION)),
+            {"a": "1"},
+            id="immediate",
         ),
         pytest.param(
-            {"response_trailers": TrailersResponse(header_mutation=MUTATION)},
+            ProcessingResponse(response_trailers=TrailersResponse(header_mutation=MUTATION)),
             {"a": "1"},
             id="trailers",
         ),
         pytest.param(
-            {"request_headers": HeadersResponse(response={"header_mutation": MUTATION})},
+            ProcessingResponse(
+                request_headers=HeadersResponse(response=CommonResponse(header_mutation=MUTATION))
+            ),
             {"a": "1"},
             id="headers",
         ),
-        pytest.param({}, {}, id="none"),
+        pytest.param(ProcessingResponse(), {}, id="none"),
     ],
 )
-def test_headers_that_an_answer_sets_are_found_in_every_kind(answer, headers):
-    assert set_headers(ProcessingResponse(**answer)) == headers
+def test_headers_that_an_answer_sets_are_found_in_every_kind(
+    answer: ProcessingResponse, headers: dict[str, str]
+) -> None:
+    assert set_headers(answer) == headers

@@ -5,10 +5,12 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
 from epp.errors import TransportError
 from epp.transport.grpcio_server import GrpcioServer
@@ -46,11 +48,15 @@ class Recorder:
         self.close_hook(self)
 
 
+Hooks = dict[str, Any]
+Call = grpc.aio.StreamStreamCall[bytes, bytes]
+
+
 @dataclass
 class Service:
     """Factory that keeps the handlers it made."""
 
-    hooks: dict[str, object]
+    hooks: Hooks
     handlers: list[Recorder] = field(default_factory=list)
 
     def __call__(self, sender: StreamSender) -> Recorder:
@@ -64,7 +70,9 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(factory: StreamFactory, **options) -> AsyncIterator[tuple[GrpcioServer, int]]:
+async def serving(
+    factory: StreamFactory, **options: Any
+) -> AsyncIterator[tuple[GrpcioServer, int]]:
     server = GrpcioServer({PATH: factory}, host="127.0.0.1", **options)
     port = await server.start()
     try:
@@ -74,13 +82,14 @@ async def serving(factory: StreamFactory, **options) -> AsyncIterator[tuple[Grpc
 
 
 @asynccontextmanager
-async def talking(port: int, path: str = PATH):
+async def talking(port: int, path: str = PATH) -> AsyncIterator["Call"]:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield channel.stream_stream(path)()
+        call: Call = channel.stream_stream(path)()
+        yield call
 
 
 @asynccontextmanager
-async def stream(service: Service, **options):
+async def stream(service: Service, **options: Any) -> AsyncIterator[tuple[GrpcioServer, "Call"]]:
     """A server with this service, and an open stream to it."""
     async with serving(service, **options) as (server, port), talking(port) as call:
         yield server, call
@@ -90,10 +99,15 @@ async def soon(event: asyncio.Event) -> None:
     await asyncio.wait_for(event.wait(), 10)
 
 
-async def remaining(call) -> list[bytes]:
-    answers = []
+async def read(call: "Call") -> object:
+    """Return the next answer, or EOF, which the stubs leave out."""
+    return await call.read()
+
+
+async def remaining(call: "Call") -> list[bytes]:
+    answers: list[bytes] = []
     async with asyncio.timeout(10):
-        while (answer := await call.read()) is not grpc.aio.EOF:
+        while isinstance(answer := await read(call), bytes):
             answers.append(answer)
     return answers
 
@@ -102,7 +116,7 @@ def echo(self: Recorder, payload: bytes) -> None:
     self.sender.send(b"re:" + payload)
 
 
-async def test_messages_are_answered_in_order_and_the_half_close_ends_the_stream():
+async def test_messages_are_answered_in_order_and_the_half_close_ends_the_stream() -> None:
     service = Service({"message_hook": echo})
 
     async with stream(service) as (_, call):
@@ -121,7 +135,7 @@ async def test_messages_are_answered_in_order_and_the_half_close_ends_the_stream
     ]
 
 
-async def test_many_answers_to_one_message_keep_their_order():
+async def test_many_answers_to_one_message_keep_their_order() -> None:
     def burst(self: Recorder, _payload: bytes) -> None:
         for number in range(100):
             self.sender.send(b"%d" % number)
@@ -134,7 +148,7 @@ async def test_many_answers_to_one_message_keep_their_order():
     assert answers == [b"%d" % number for number in range(100)]
 
 
-async def test_an_empty_message_is_a_message_and_no_half_close():
+async def test_an_empty_message_is_a_message_and_no_half_close() -> None:
     service = Service({"message_hook": echo})
 
     async with stream(service) as (_, call):
@@ -146,7 +160,7 @@ async def test_an_empty_message_is_a_message_and_no_half_close():
     assert service.only.calls == [b"", "half-close", CloseReason.FINISHED]
 
 
-async def test_a_send_from_outside_a_call_reaches_the_peer():
+async def test_a_send_from_outside_a_call_reaches_the_peer() -> None:
     service = Service({})
 
     async with stream(service) as (_, call):
@@ -171,7 +185,7 @@ async def wait_for_handler(service: Service) -> None:
     await soon(service.only.opened)
 
 
-async def test_a_finish_from_outside_a_call_ends_the_stream_after_what_was_sent():
+async def test_a_finish_from_outside_a_call_ends_the_stream_after_what_was_sent() -> None:
     service = Service({})
 
     async with stream(service) as (server, call):
@@ -191,7 +205,7 @@ async def test_a_finish_from_outside_a_call_ends_the_stream_after_what_was_sent(
     assert left == 0
 
 
-async def test_the_stream_stays_open_after_the_half_close_until_finish():
+async def test_the_stream_stays_open_after_the_half_close_until_finish() -> None:
     service = Service({"half_close_hook": lambda _self: None})
 
     async with stream(service) as (server, call):
@@ -212,7 +226,7 @@ async def test_the_stream_stays_open_after_the_half_close_until_finish():
     assert service.only.calls == ["half-close", CloseReason.FINISHED]
 
 
-async def test_a_finish_inside_a_call_sends_what_was_sent_before_it_and_reads_no_more():
+async def test_a_finish_inside_a_call_sends_what_was_sent_before_it_and_reads_no_more() -> None:
     def refuse(self: Recorder, _payload: bytes) -> None:
         self.sender.send(b"no")
         self.sender.finish(StatusCode.UNIMPLEMENTED, "mode")
@@ -230,7 +244,7 @@ async def test_a_finish_inside_a_call_sends_what_was_sent_before_it_and_reads_no
     assert service.only.calls == [b"hello", CloseReason.FINISHED]
 
 
-async def test_a_factory_may_answer_before_the_first_message():
+async def test_a_factory_may_answer_before_the_first_message() -> None:
     def greet(sender: StreamSender) -> Recorder:
         sender.send(b"welcome")
         return Recorder(sender)
@@ -241,7 +255,7 @@ async def test_a_factory_may_answer_before_the_first_message():
     assert answer == b"welcome"
 
 
-async def test_a_reset_by_the_peer_is_a_cancellation_and_no_half_close():
+async def test_a_reset_by_the_peer_is_a_cancellation_and_no_half_close() -> None:
     service = Service({"message_hook": echo})
 
     async with stream(service) as (server, call):
@@ -256,14 +270,14 @@ async def test_a_reset_by_the_peer_is_a_cancellation_and_no_half_close():
     assert service.only.calls == [b"hello", CloseReason.CANCELLED]
 
 
-async def test_many_resets_are_never_taken_for_half_closes():
+async def test_many_resets_are_never_taken_for_half_closes() -> None:
     service = Service({"message_hook": echo})
 
     async with serving(service) as (_, port):
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
 
             async def one() -> None:
-                call = channel.stream_stream(PATH)()
+                call: Call = channel.stream_stream(PATH)()
                 await call.write(b"x")
                 await call.read()
                 call.cancel()
@@ -277,12 +291,12 @@ async def test_many_resets_are_never_taken_for_half_closes():
     assert [handler.calls for handler in service.handlers] == [[b"x", CloseReason.CANCELLED]] * 200
 
 
-async def test_a_lost_connection_is_a_cancellation():
+async def test_a_lost_connection_is_a_cancellation() -> None:
     service = Service({"message_hook": echo})
 
     async with serving(service) as (_, port):
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-        call = channel.stream_stream(PATH)()
+        call: Call = channel.stream_stream(PATH)()
         await call.write(b"hello")
         await call.read()
         await channel.close(grace=None)
@@ -291,7 +305,7 @@ async def test_a_lost_connection_is_a_cancellation():
     assert service.only.calls == [b"hello", CloseReason.CANCELLED]
 
 
-async def test_a_send_after_the_peer_left_is_ignored():
+async def test_a_send_after_the_peer_left_is_ignored() -> None:
     service = Service({"message_hook": echo})
 
     async with stream(service) as (_, call):
@@ -313,21 +327,23 @@ async def test_a_send_after_the_peer_left_is_ignored():
         pytest.param({"half_close_hook": lambda self: 1 / 0}, id="on-half-close"),
     ],
 )
-async def test_a_handler_that_raises_gets_internal_without_details(hooks, capsys):
+async def test_a_handler_that_raises_gets_internal_without_details(hooks: Hooks) -> None:
     service = Service(hooks)
 
-    async with stream(service) as (_, call):
-        await call.write(b"hello")
-        await call.done_writing()
-        code, details = await call.code(), await call.details()
-        await soon(service.only.closed)
+    with capture_logs() as logs:
+        async with stream(service) as (_, call):
+            await call.write(b"hello")
+            await call.done_writing()
+            code, details = await call.code(), await call.details()
+            await soon(service.only.closed)
 
     assert (code, details) == (grpc.StatusCode.INTERNAL, "internal error")
     assert service.only.calls[-1] is CloseReason.ERROR
     assert service.only.calls.count(CloseReason.ERROR) == 1
+    assert [line["event"] for line in logs] == ["stream handler failed"]
 
 
-async def test_a_factory_that_raises_gets_internal():
+async def test_a_factory_that_raises_gets_internal() -> None:
     def broken(_sender: StreamSender) -> Recorder:
         raise LookupError
 
@@ -339,7 +355,7 @@ async def test_a_factory_that_raises_gets_internal():
     assert left == 0
 
 
-async def test_an_error_in_on_closed_harms_nobody():
+async def test_an_error_in_on_closed_harms_nobody() -> None:
     def fall(_self: Recorder) -> None:
         raise LookupError
 
@@ -359,7 +375,7 @@ async def test_an_error_in_on_closed_harms_nobody():
     assert left == 0
 
 
-async def test_an_unsendable_answer_from_outside_a_call_is_our_error():
+async def test_an_unsendable_answer_from_outside_a_call_is_our_error() -> None:
     service = Service({})
 
     async with stream(service) as (_, call):
@@ -373,14 +389,14 @@ async def test_an_unsendable_answer_from_outside_a_call_is_our_error():
     assert service.only.calls == [b"hello", CloseReason.ERROR]
 
 
-async def test_an_unknown_method_is_unimplemented():
+async def test_an_unknown_method_is_unimplemented() -> None:
     async with serving(Service({})) as (_, port), talking(port, "/test.Service/Other") as call:
         code = await call.code()
 
     assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_message_above_the_limit_ends_its_stream_only():
+async def test_a_message_above_the_limit_ends_its_stream_only() -> None:
     service = Service(
         {"message_hook": lambda self, payload: self.sender.send(b"%d" % len(payload))}
     )
@@ -399,7 +415,7 @@ async def test_a_message_above_the_limit_ends_its_stream_only():
     assert service.handlers[1].calls == [CloseReason.CANCELLED]
 
 
-async def test_a_peer_that_does_not_read_blocks_only_its_own_stream():
+async def test_a_peer_that_does_not_read_blocks_only_its_own_stream() -> None:
     flood = b"x" * (1 << 20)
     service = Service(
         {
@@ -421,7 +437,7 @@ async def test_a_peer_that_does_not_read_blocks_only_its_own_stream():
     assert blocked.calls == [b"flood", CloseReason.CANCELLED]
 
 
-async def test_stop_lets_an_open_stream_finish_and_refuses_new_ones():
+async def test_stop_lets_an_open_stream_finish_and_refuses_new_ones() -> None:
     service = Service({"message_hook": echo})
     server = GrpcioServer({PATH: service}, host="127.0.0.1")
     port = await server.start()
@@ -447,7 +463,7 @@ async def test_stop_lets_an_open_stream_finish_and_refuses_new_ones():
 
 
 @pytest.mark.parametrize("grace", [pytest.param(0, id="no-grace"), pytest.param(0.05, id="grace")])
-async def test_streams_open_after_the_grace_time_end_with_shutdown(grace):
+async def test_streams_open_after_the_grace_time_end_with_shutdown(grace: float) -> None:
     service = Service({"message_hook": echo})
     server = GrpcioServer({PATH: service}, host="127.0.0.1")
     port = await server.start()
@@ -464,7 +480,7 @@ async def test_streams_open_after_the_grace_time_end_with_shutdown(grace):
     assert left == 0
 
 
-async def test_stop_before_start_and_a_second_stop_do_nothing():
+async def test_stop_before_start_and_a_second_stop_do_nothing() -> None:
     server = GrpcioServer({}, host="127.0.0.1")
 
     await server.stop(0)
@@ -473,14 +489,14 @@ async def test_stop_before_start_and_a_second_stop_do_nothing():
     await server.stop(0)
 
 
-async def test_a_port_in_use_is_an_error_that_names_the_address():
+async def test_a_port_in_use_is_an_error_that_names_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(TransportError, match=f"127.0.0.1:{port}"):
             await GrpcioServer({}, host="127.0.0.1", port=port).start()
 
 
-async def test_a_second_server_on_the_port_is_an_error():
+async def test_a_second_server_on_the_port_is_an_error() -> None:
     async with serving(Service({})) as (_, port):
         with pytest.raises(TransportError, match=str(port)):
             await GrpcioServer({}, host="127.0.0.1", port=port).start()
@@ -494,12 +510,12 @@ async def test_a_second_server_on_the_port_is_an_error():
         pytest.param("localhost", "localhost", id="name"),
     ],
 )
-async def test_the_host_decides_where_it_listens(host, target):
+async def test_the_host_decides_where_it_listens(host: str, target: str) -> None:
     server = GrpcioServer({PATH: Service({"message_hook": echo})}, host=host)
     port = await server.start()
 
     async with grpc.aio.insecure_channel(f"{target}:{port}") as channel:
-        call = channel.stream_stream(PATH)()
+        call: Call = channel.stream_stream(PATH)()
         await call.write(b"x")
         answer = await call.read()
     await server.stop(0)
