@@ -1,5 +1,6 @@
 """Builders of the parts of ``epp serve`` that have choices of their own."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from epp.backend.collector import Collector
@@ -119,6 +120,17 @@ class Controllers:
         """Stop them, the last first."""
         for controller in reversed(self._running):
             await controller.stop()
+
+    async def wait_ended(self) -> None:
+        """Wait until a controller has ended by itself, which none should."""
+        waits = [asyncio.ensure_future(c.wait_ended()) for c in self._running]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _reconciled(self, controller: str, outcome: str) -> None:
         self._metrics.reconcile_done(controller, outcome)

@@ -121,7 +121,8 @@ def _standalone(arguments: list[str]) -> int:
     serve = options_from(serve_parser.parse_args([*_source(options), *rest]), os.environ)
     logs.configure(verbosity=logs.Verbosity.DEFAULT)
     return _run(
-        run_standalone(options, named=ports, max_request_body_bytes=serve.max_request_body_bytes)
+        run_standalone(options, named=ports, max_request_body_bytes=serve.max_request_body_bytes),
+        fast=False,
     )
 
 
@@ -205,9 +206,23 @@ def _parser(command: str, description: str | None, epilog: str | None = None) ->
     )
 
 
-def _run(job: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine to its end; cancelled means that a signal stopped it while starting."""
+def _run(job: Coroutine[Any, Any, int], *, fast: bool = True) -> int:
+    """Run a coroutine to its end; cancelled means that a signal stopped it while starting.
+
+    Args:
+        job: What to run.
+        fast: On uvloop where it exists: a third less CPU for servers.
+    """
     try:
-        return asyncio.run(job)
+        with asyncio.Runner(loop_factory=_fast_loop() if fast else None) as runner:
+            return runner.run(job)
     except asyncio.CancelledError:
         return 130
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

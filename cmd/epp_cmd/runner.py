@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from epp.standalone.eds import EdsWriter
 from prometheus_client import CollectorRegistry
 
 from epp.backend.collector import Collector
@@ -21,6 +20,7 @@ from epp.backend.endpoint_rows import EndpointRows
 from epp.datastore.datastore import Datastore
 from epp.handlers.access_log import AccessLog
 from epp.handlers.server import ext_proc_services
+from epp.kube.cache_barrier import CacheBarrier
 from epp.kube.manager import Hook, Manager
 from epp.logs import get_logger
 from epp.metrics.collectors import PoolCollector
@@ -37,6 +37,7 @@ from epp.server.pool_view import TablePoolView
 from epp.server.tls import serving_certificate
 from epp.sources.endpoints import StaticSource
 from epp.sources.files import FileSource
+from epp.standalone.eds import EdsWriter
 from epp.transport.grpcio_server import GrpcioServer
 from epp.transport.stream import Transport
 from epp.version import __version__
@@ -63,11 +64,14 @@ async def run(options: Options) -> int:
     options.log_notices(log)
     await program.start()
     log.info("serving", version=__version__, **program.ports)
-    await stop.wait()
-    await program.drain(hurry)
-    await program.stop()
+    try:
+        failed = await program.run_until(stop)
+        if not failed:
+            await program.drain(hurry)
+    finally:
+        await program.stop()
     log.info("stopped")
-    return 0
+    return 1 if failed else 0
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -126,6 +130,19 @@ class Program:
     async def start(self) -> None:
         """Start everything in order."""
         await self._manager.start()
+
+    async def run_until(self, stop: asyncio.Event) -> bool:
+        """Wait for the stop; True when a part that must run for ever ended before."""
+        stopping = asyncio.create_task(stop.wait(), name="stop signal")
+        ended = asyncio.create_task(self._manager.wait_ended(), name="parts that must not end")
+        await asyncio.wait((stopping, ended), return_when=asyncio.FIRST_COMPLETED)
+        failed = not stopping.done()
+        if failed:
+            log.error("a part has ended by itself, stopping", error=ended.exception())
+        for task in (stopping, ended):
+            task.cancel()
+        await asyncio.gather(stopping, ended, return_exceptions=True)
+        return failed
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Turn unready, then let what runs finish, within the drain time."""
@@ -223,6 +240,7 @@ class Program:
         controllers = Controllers(options, self.source, self.datastore, self.metrics)
         manager.add_group("scraper", self.collector)
         manager.add_group("source", self.source)
+        manager.add_group("caches", CacheBarrier(list(self.source.caches.by_type.values())))
         manager.add_group("controllers", controllers)
         manager.add_group("health", self._server("grpc_health_port", health))
         manager.add_group("ext_proc", self._server("grpc_port", self.transport))

@@ -65,7 +65,7 @@ async def traffic(stack, rate: float, seconds: float) -> list[tuple[int, float]]
     return await asyncio.gather(*tasks)
 
 
-async def picks(stack) -> float:
+async def picks(stack):
     return (await stack.pool())["totals"]["routed"]
 
 

@@ -113,8 +113,8 @@ async def test_an_undeclared_model_is_refused_with_the_clients_own_error(client)
     with pytest.raises(openai.NotFoundError, match="The model `nobody` does not exist") as info:
         await client.completions.create(model="nobody", prompt="x")
 
-    assert info.value.body["param"] == "model"
-    assert info.value.body["code"] == 404
+    assert info.value.param == "model"
+    assert info.value.code == 404
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ async def test_ctrl_c_lets_running_requests_finish_and_stops_everything(tmp_path
             request = asyncio.create_task(_stream(stack.port, tokens=60))
             await eventually(lambda: _in_flight(stack), what="a running request")
             epp, envoy = stack.pid_of("serve"), stack.pid_of("envoy")
+            assert epp is not None
             assert os.getsid(epp) != os.getsid(stack.process_id)
 
             os.kill(stack.process_id, signal.SIGINT)

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from epp.standalone import local_http
 from epp.standalone.envoy_bootstrap import BootstrapSettings, render_bootstrap
+from epp.standalone.options import DataPath
 from epp.standalone.plan import find_envoy
 from epp.testing.stack import Sims, eventually, free_port
 
@@ -77,7 +78,7 @@ async def child(*argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    directory: Path, path: str, grpc: int, health: int
+    directory: Path, path: DataPath, grpc: int, health: int
 ) -> AsyncIterator[tuple[int, int]]:
     """Envoy in front of a server; its port and process id."""
     port, admin = free_port(), free_port()
@@ -119,7 +120,9 @@ async def measure(load: Load, port: int, server: int, envoy: int, seconds: float
     )
 
 
-async def measure_path(path: str, directory: Path, sims: Sims, seconds: float) -> list[list[str]]:
+async def measure_path(
+    path: DataPath, directory: Path, sims: Sims, seconds: float
+) -> list[list[str]]:
     """Both servers on one path; a row per load."""
     figures: dict[str, list[Figure]] = {}
     loads = [SMALL, LARGE, STREAM]
@@ -165,7 +168,7 @@ async def epp_server(directory: Path, sims: Sims) -> AsyncIterator[tuple[int, in
         yield grpc, health, process.pid, metrics
 
 
-def row(path: str, load: Load, ours: Figure, echo: Figure) -> list[str]:
+def row(path: DataPath, load: Load, ours: Figure, echo: Figure) -> list[str]:
     """One line of the table."""
     return [
         path,
@@ -187,7 +190,8 @@ async def run(*, quick: bool) -> None:
     for name in names:
         table.add_column(name, justify="left" if name in {"path", "load"} else "right")
     async with Sims(ENDPOINTS, first="127.0.60.1", arguments=SIM) as sims:
-        for path in ("lean", "gateway"):
+        paths: tuple[DataPath, ...] = ("lean", "gateway")
+        for path in paths:
             with tempfile.TemporaryDirectory() as directory:
                 for line in await measure_path(path, Path(directory), sims, seconds):
                     table.add_row(*line)

@@ -5,6 +5,7 @@ No scheduler, no metrics, no parsing: what the library alone costs. Serves healt
 
 import asyncio
 import sys
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,7 +16,7 @@ from epp.gen.envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 def answer(request: pb.ProcessingRequest) -> pb.ProcessingResponse:
     """Let a message pass, in the form that its mode wants."""
-    kind = request.WhichOneof("request")
+    kind = str(request.WhichOneof("request"))
     response = pb.ProcessingResponse()
     if kind in {"request_headers", "response_headers", "request_trailers", "response_trailers"}:
         getattr(response, kind).SetInParent()
@@ -29,7 +30,7 @@ def answer(request: pb.ProcessingRequest) -> pb.ProcessingResponse:
     return response
 
 
-async def process(_requests: object, context: grpc.aio.ServicerContext) -> None:
+async def process(_requests: object, context: Any) -> None:
     """One stream. In full duplex the request headers are answered with the first body message."""
     while True:
         message = await context.read()
@@ -41,7 +42,7 @@ async def process(_requests: object, context: grpc.aio.ServicerContext) -> None:
 class Router(grpc.GenericRpcHandler):
     """Serves one method."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> object:
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
         """Find the handler of a path."""
         if details.method == "/envoy.service.ext_proc.v3.ExternalProcessor/Process":
             return grpc.stream_stream_rpc_method_handler(process)

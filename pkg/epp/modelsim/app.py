@@ -16,7 +16,7 @@ from epp.modelsim.faults import Fault, FaultBoard, FaultKind, FaultTarget
 from epp.modelsim.generation import Generation, plan_sequences
 from epp.modelsim.http_message import HttpRequest, Responder
 from epp.modelsim.metrics_page import CONTENT_TYPE
-from epp.modelsim.openai_reply import ReplyShape
+from epp.modelsim.openai_reply import ReplyHead
 from epp.modelsim.openai_request import Api, ApiError, decode, model_of, parse
 from epp.modelsim.options import SimOptions
 from epp.modelsim.sim_state import SimState
@@ -134,15 +134,14 @@ class App:
         except ApiError as exc:
             self._refuse(responder, exc)
             return
-        shape = ReplyShape(
-            api,
+        head = ReplyHead(
             request_id=request.header("x-request-id") or self._new_id(),
             created=int(self._wall_clock()),
             model=model,
         )
         self._metrics.request_parameters(choices=parsed.choices, max_tokens=parsed.output_tokens)
         self._state.in_flight += 1
-        generation = Generation(parsed, sequences, shape, responder, on_end=self._ended, cut=cut)
+        generation = Generation(parsed, sequences, head, responder, on_end=self._ended, cut=cut)
         generation.start(self._engine)
 
     def _resolve(self, name: str | None) -> tuple[str, str | None]:

@@ -11,15 +11,18 @@ from epp.modelsim.engine import Engine
 from epp.modelsim.http_message import Responder
 from epp.modelsim.kv_cache import block_hashes, count_tokens
 from epp.modelsim.openai_reply import (
-    DEFAULT_DIMENSIONS,
-    DONE,
     EVENT_STREAM,
+    ChatShape,
+    CompletionShape,
+    ReplyHead,
     ReplyShape,
     Usage,
+    embeddings_body,
     text_of,
     word,
 )
 from epp.modelsim.openai_request import Api, ApiError, ApiRequest
+from epp.modelsim.openai_responses import ResponseShape
 from epp.modelsim.sequence import Sequence
 
 
@@ -64,7 +67,7 @@ class Generation:
         self,
         request: ApiRequest,
         sequences: tuple[Sequence, ...],
-        shape: ReplyShape,
+        head: ReplyHead,
         responder: Responder,
         *,
         on_end: Callable[[str], None],
@@ -73,7 +76,8 @@ class Generation:
         """Take everything; ``on_end`` gets the outcome, ``cut`` resets after the first token."""
         self._request = request
         self._sequences = sequences
-        self._shape = shape
+        self._head = head
+        self._shape = _shape(request, head)
         self._responder = responder
         self._on_end = on_end
         self._cut = cut
@@ -98,48 +102,28 @@ class Generation:
             if not self._left:
                 self._end()
 
+    def _events(self, index: int, sequence: Sequence) -> bytes:
+        position = sequence.generated - 1
+        text = word(self._request.prompts[index // self._request.choices], position)
+        reason = sequence.finish_reason if sequence.is_over else None
+        event = self._shape.token_event(index, position, text, reason)
+        return event if position else self._shape.first_event(index) + event
+
     def _end(self) -> None:
+        usage = self._usage()
         if self._request.stream:
-            self._responder.write(self._last_events())
+            self._responder.write(self._shape.last_events(self._outputs(), usage))
             self._responder.finish()
+        elif self._request.api is Api.EMBEDDINGS:
+            self._responder.send(200, embeddings_body(self._request, self._head, usage))
         else:
-            self._responder.send(200, self._body())
+            self._responder.send(200, self._shape.body(self._outputs(), usage))
         self._on_end("finished")
 
     def _abort(self, engine: Engine) -> None:
         for sequence in self._sequences:
             engine.abort(sequence)
         self._on_end("faulted" if self._cut else "aborted")
-
-    def _events(self, index: int, sequence: Sequence) -> bytes:
-        position = sequence.generated - 1
-        text = word(self._request.prompts[index // self._request.choices], position)
-        if self._request.api is Api.RESPONSES:
-            begin = b"" if position else self._shape.response_created()
-            return begin + self._shape.response_delta(text, sequence.generated)
-        begin = b"" if position else self._shape.first_event(index)
-        reason = sequence.finish_reason if sequence.is_over else None
-        return begin + self._shape.token_event(index, text, reason)
-
-    def _last_events(self) -> bytes:
-        if self._request.api is Api.RESPONSES:
-            text, count = self._outputs()[0], self._sequences[0].generated
-            return self._shape.response_completed(text, self._usage(), count + 1)
-        usage = self._shape.usage_event(self._usage()) if self._request.include_usage else b""
-        return usage + DONE
-
-    def _body(self) -> bytes:
-        request, usage = self._request, self._usage()
-        match request.api:
-            case Api.EMBEDDINGS:
-                size = request.dimensions or DEFAULT_DIMENSIONS
-                return self._shape.embeddings(
-                    request.prompts, usage, size=size, packed=request.base64
-                )
-            case Api.RESPONSES:
-                return self._shape.response(self._outputs()[0], usage)
-            case Api.COMPLETIONS | Api.CHAT:
-                return self._shape.completion(self._outputs(), request.finish_reason, usage)
 
     def _outputs(self) -> list[str]:
         choices = self._request.choices
@@ -155,3 +139,13 @@ class Generation:
             completion_tokens=sum(sequence.generated for sequence in self._sequences),
             cached_tokens=sum(sequence.cached_tokens for sequence in per_prompt),
         )
+
+
+def _shape(request: ApiRequest, head: ReplyHead) -> ReplyShape:
+    match request.api:
+        case Api.CHAT:
+            return ChatShape(request, head)
+        case Api.RESPONSES:
+            return ResponseShape(head)
+        case Api.COMPLETIONS | Api.EMBEDDINGS:
+            return CompletionShape(request, head)

@@ -1,6 +1,7 @@
-"""Building OpenAI reply bodies and events, in the shapes that vLLM sends.
+"""Building reply bodies and events of chats, completions and embeddings, in vLLM's shapes.
 
-Pure: text is a function of the prompt and the position, ids and times come from the caller.
+Pure: text is a function of the prompt and the position; ids and times come from the caller.
+Responses have a file of their own, ``openai_responses``.
 """
 
 import base64
@@ -8,27 +9,21 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from zlib import crc32
 
 import orjson
 
-from epp.modelsim.openai_request import Api
+from epp.modelsim.openai_request import ApiRequest
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
-DONE = b"data: [DONE]\n\n"
 DEFAULT_DIMENSIONS = 8
 
+_DONE = b"data: [DONE]\n\n"
 _WORDS = (
     *("the", "gateway", "asks", "and", "a", "pod", "answers", "with", "words", "that", "mean"),
     *("nothing", "at", "all", "but", "arrive", "one", "by"),
 )
-_ID_PREFIX = {
-    Api.COMPLETIONS: "cmpl-",
-    Api.CHAT: "chatcmpl-",
-    Api.EMBEDDINGS: "embd-",
-    Api.RESPONSES: "resp_",
-}
 
 
 def word(prompt: bytes, position: int) -> str:
@@ -51,151 +46,161 @@ class Usage:
     completion_tokens: int
     cached_tokens: int
 
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
     def document(self) -> dict[str, Any]:
-        """Return the ``usage`` object of completions and chats."""
+        """Return the ``usage`` object."""
         return {
             "prompt_tokens": self.prompt_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "total_tokens": self.total_tokens,
             "completion_tokens": self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
-    def response_document(self) -> dict[str, Any]:
-        """Return the ``usage`` object of responses."""
-        return {
-            "input_tokens": self.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": self.cached_tokens},
-            "output_tokens": self.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyHead:
+    """What every body and event of a reply repeats.
+
+    Attributes:
+        request_id: Id of the request, without the prefix of the kind of reply.
+        created: Unix time in seconds.
+        model: Name that was asked for.
+    """
+
+    request_id: str
+    created: int
+    model: str
 
 
-class ReplyShape:
-    """The bodies and events of one reply."""
+class ReplyShape(Protocol):
+    """The pieces of one kind of reply: a body, or first event, token events, last events."""
 
-    __slots__ = ("_api", "_head")
-
-    def __init__(self, api: Api, *, request_id: str, created: int, model: str) -> None:
-        """Take what every body repeats; ``request_id`` comes without the prefix of the kind."""
-        self._api = api
-        self._head = {"id": _ID_PREFIX[api] + request_id, "created": created, "model": model}
-
-    def completion(self, outputs: Sequence[str], reason: str, usage: Usage) -> bytes:
-        """Return the whole body of a completion or a chat."""
-        chat = self._api is Api.CHAT
-        choices = [
-            {
-                "index": index,
-                **({"message": {"role": "assistant", "content": text}} if chat else {"text": text}),
-                "logprobs": None,
-                "finish_reason": reason,
-            }
-            for index, text in enumerate(outputs)
-        ]
-        kind = "chat.completion" if chat else "text_completion"
-        body = {"object": kind, **self._head, "choices": choices, "usage": usage.document()}
-        return orjson.dumps(body)
+    def body(self, outputs: Sequence[str], usage: Usage) -> bytes:
+        """Return the whole body."""
+        ...
 
     def first_event(self, index: int) -> bytes:
-        """Return the event with the role and no content that begins a chat; else nothing."""
-        if self._api is not Api.CHAT:
-            return b""
-        return self._chunk(index, {"delta": {"role": "assistant", "content": ""}}, None)
+        """Return what comes before the first token of a choice."""
+        ...
 
-    def token_event(self, index: int, text: str, reason: str | None) -> bytes:
-        """Return the event of one token; the last one carries the finish reason."""
-        piece = {"delta": {"content": text}} if self._api is Api.CHAT else {"text": text}
-        return self._chunk(index, piece, reason)
+    def token_event(self, index: int, position: int, text: str, reason: str | None) -> bytes:
+        """Return the event of a token; the last one of a choice has a finish reason."""
+        ...
 
-    def usage_event(self, usage: Usage) -> bytes:
-        """Return the event with the token counts and no choices."""
-        return _event(
-            {"object": self._kind(), **self._head, "choices": [], "usage": usage.document()}
+    def last_events(self, outputs: Sequence[str], usage: Usage) -> bytes:
+        """Return what comes after the last token."""
+        ...
+
+
+class ChatShape:
+    """Replies of chats."""
+
+    __slots__ = ("_base", "_include_usage", "_reason")
+
+    def __init__(self, request: ApiRequest, head: ReplyHead) -> None:
+        self._base = _base("chatcmpl-", head)
+        self._include_usage = request.include_usage
+        self._reason = request.finish_reason
+
+    def body(self, outputs: Sequence[str], usage: Usage) -> bytes:
+        """See ``ReplyShape``."""
+        pieces = [{"message": {"role": "assistant", "content": text}} for text in outputs]
+        return _completion_body("chat.completion", self._base, pieces, self._reason, usage)
+
+    def first_event(self, index: int) -> bytes:
+        """Return the event with the role and an empty content."""
+        return self._chunk(index, {"role": "assistant", "content": ""}, None)
+
+    def token_event(self, index: int, position: int, text: str, reason: str | None) -> bytes:  # noqa: ARG002 - responses need the position
+        """See ``ReplyShape``."""
+        return self._chunk(index, {"content": text}, reason)
+
+    def last_events(self, outputs: Sequence[str], usage: Usage) -> bytes:  # noqa: ARG002 - responses need the outputs
+        """See ``ReplyShape``."""
+        return _usage_and_done(
+            "chat.completion.chunk", self._base, usage, wanted=self._include_usage
         )
 
-    def embeddings(
-        self, prompts: Sequence[bytes], usage: Usage, *, size: int, packed: bool
-    ) -> bytes:
-        """Return the whole body of an embeddings request, as numbers or packed in base64."""
-        data = []
-        for index, prompt in enumerate(prompts):
-            vector = _embedding(prompt, size)
-            value = (
-                base64.b64encode(struct.pack(f"<{size}f", *vector)).decode() if packed else vector
-            )
-            data.append({"index": index, "object": "embedding", "embedding": value})
-        return orjson.dumps(
-            {"object": "list", **self._head, "data": data, "usage": usage.document()}
-        )
+    def _chunk(self, index: int, delta: dict[str, str], reason: str | None) -> bytes:
+        return _chunk("chat.completion.chunk", self._base, index, {"delta": delta}, reason)
 
-    def response(self, text: str, usage: Usage) -> bytes:
-        """Return the whole body of a response."""
-        return orjson.dumps(self._response("completed", text, usage))
 
-    def response_created(self) -> bytes:
-        """Return the first event of a streamed response."""
-        return self._named_event(
-            "response.created", 0, response=self._response("in_progress", None, None)
-        )
+class CompletionShape:
+    """Replies of completions."""
 
-    def response_delta(self, text: str, sequence_number: int) -> bytes:
-        """Return the event of one token of a streamed response."""
-        place = {"item_id": self._item_id(), "output_index": 0, "content_index": 0}
-        return self._named_event(
-            "response.output_text.delta", sequence_number, **place, delta=text, logprobs=[]
-        )
+    __slots__ = ("_base", "_include_usage", "_reason")
 
-    def response_completed(self, text: str, usage: Usage, sequence_number: int) -> bytes:
-        """Return the last event of a streamed response."""
-        whole = self._response("completed", text, usage)
-        return self._named_event("response.completed", sequence_number, response=whole)
+    def __init__(self, request: ApiRequest, head: ReplyHead) -> None:
+        self._base = _base("cmpl-", head)
+        self._include_usage = request.include_usage
+        self._reason = request.finish_reason
 
-    def _chunk(self, index: int, piece: dict[str, Any], reason: str | None) -> bytes:
-        choice = {"index": index, **piece, "logprobs": None, "finish_reason": reason}
-        return _event({"object": self._kind(), **self._head, "choices": [choice]})
+    def body(self, outputs: Sequence[str], usage: Usage) -> bytes:
+        """See ``ReplyShape``."""
+        pieces = [{"text": text} for text in outputs]
+        return _completion_body("text_completion", self._base, pieces, self._reason, usage)
 
-    def _kind(self) -> str:
-        return "chat.completion.chunk" if self._api is Api.CHAT else "text_completion"
+    def first_event(self, index: int) -> bytes:  # noqa: ARG002 - chats need it
+        """Return nothing: a completion begins with its first token."""
+        return b""
 
-    def _item_id(self) -> str:
-        return f"msg_{self._head['id']}"
+    def token_event(self, index: int, position: int, text: str, reason: str | None) -> bytes:  # noqa: ARG002 - responses need the position
+        """See ``ReplyShape``."""
+        return _chunk("text_completion", self._base, index, {"text": text}, reason)
 
-    def _named_event(self, name: str, number: int, **fields: object) -> bytes:
-        body = orjson.dumps({"type": name, "sequence_number": number, **fields})
-        return b"event: %b\ndata: %b\n\n" % (name.encode(), body)
+    def last_events(self, outputs: Sequence[str], usage: Usage) -> bytes:  # noqa: ARG002 - responses need the outputs
+        """See ``ReplyShape``."""
+        return _usage_and_done("text_completion", self._base, usage, wanted=self._include_usage)
 
-    def _response(self, status: str, text: str | None, usage: Usage | None) -> dict[str, Any]:
-        content: dict[str, object] = {"type": "output_text", "text": text, "annotations": []}
-        message = {
-            "type": "message",
-            "id": self._item_id(),
-            "role": "assistant",
-            "status": status,
-            "content": [content],
-        }
-        return {
-            "id": self._head["id"],
-            "object": "response",
-            "created_at": self._head["created"],
-            "model": self._head["model"],
-            "status": status,
-            "error": None,
-            "incomplete_details": None,
-            "instructions": None,
-            "metadata": {},
-            "output": [] if text is None else [message],
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
-            "usage": None if usage is None else usage.response_document(),
-        }
+
+def embeddings_body(request: ApiRequest, head: ReplyHead, usage: Usage) -> bytes:
+    """Return the body of an embeddings request, as numbers or packed in base64."""
+    size = request.dimensions or DEFAULT_DIMENSIONS
+    data = []
+    for index, prompt in enumerate(request.prompts):
+        vector = [byte / 127.5 - 1.0 for byte in hashlib.shake_256(prompt).digest(size)]
+        packed = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode()
+        value = packed if request.base64 else vector
+        data.append({"index": index, "object": "embedding", "embedding": value})
+    return orjson.dumps(
+        {**_base("embd-", head), "object": "list", "data": data, "usage": usage.document()}
+    )
+
+
+def _base(prefix: str, head: ReplyHead) -> dict[str, Any]:
+    return {"id": prefix + head.request_id, "created": head.created, "model": head.model}
+
+
+def _completion_body(
+    kind: str,
+    base: dict[str, Any],
+    pieces: Sequence[dict[str, Any]],
+    reason: str,
+    usage: Usage,
+) -> bytes:
+    choices = [
+        {"index": index, **piece, "logprobs": None, "finish_reason": reason}
+        for index, piece in enumerate(pieces)
+    ]
+    return orjson.dumps({**base, "object": kind, "choices": choices, "usage": usage.document()})
+
+
+def _chunk(
+    kind: str, base: dict[str, Any], index: int, piece: dict[str, Any], reason: str | None
+) -> bytes:
+    choice = {"index": index, **piece, "logprobs": None, "finish_reason": reason}
+    return _event({**base, "object": kind, "choices": [choice]})
+
+
+def _usage_and_done(kind: str, base: dict[str, Any], usage: Usage, *, wanted: bool) -> bytes:
+    if not wanted:
+        return _DONE
+    return _event({**base, "object": kind, "choices": [], "usage": usage.document()}) + _DONE
 
 
 def _event(document: dict[str, Any]) -> bytes:
     return b"data: %b\n\n" % orjson.dumps(document)
-
-
-def _embedding(prompt: bytes, size: int) -> list[float]:
-    raw = hashlib.shake_256(prompt).digest(size)
-    return [byte / 127.5 - 1.0 for byte in raw]

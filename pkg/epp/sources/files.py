@@ -88,6 +88,11 @@ class FileSource:
                 await self._task
             self._task = None
 
+    async def wait_ended(self) -> None:
+        """Wait until watching has ended by itself, which it should not."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
     def scan(self) -> bool:
         """Look at the directory and take over what changed; True when something did."""
         try:

@@ -125,8 +125,11 @@ class ManifestSet:
         placed = [replace(problem, file=name, document=position) for problem in outcome]
         fresh.problems.extend(placed)
         identity = self._checker.identity(document)
-        if identity is not None and identity in previous.objects:
-            fresh.objects.setdefault(identity, previous.objects[identity])
+        if identity is not None:
+            kept = {k: m for k, m in previous.objects.items() if k[1] == identity[1]}
+        else:  # nobody can tell which object this was: keep all that the file declared
+            kept = previous.objects
+        fresh.objects = {**kept, **fresh.objects}
 
     def _replaced(self, merged: Mapping[ObjectId, Manifest]) -> frozenset[ObjectId]:
         found = set()

@@ -48,6 +48,10 @@ TYPES: Mapping[tuple[str, str], type[ApiObject]] = {
 }
 
 
+OTHER_KINDS = frozenset({"InferenceObjective", "InferenceModelRewrite", "InferencePoolImport"})
+"""Kinds of our groups that are not read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A valid object.
@@ -103,7 +107,10 @@ class ManifestValidator:
         api_version, kind = document.get("apiVersion"), document.get("kind")
         if not isinstance(api_version, str) or not isinstance(kind, str):
             return True
-        return kind in {known for _, known in TYPES}
+        if kind in {known for _, known in TYPES}:
+            return True
+        ours = api_version.partition("/")[0] in {v1.GROUP, inferencepool_types.GROUP}
+        return ours and kind not in OTHER_KINDS  # in our groups, an unknown kind is a slip
 
     def validate(self, document: Any) -> Manifest | list[ManifestProblem]:
         """Return the object, or everything that is wrong with the document."""
@@ -154,6 +161,11 @@ class ManifestValidator:
         if type_id in self._schemas:
             return None
         known = sorted(api for api, kind in self._schemas if kind == type_id[1])
+        if not known:
+            kinds = ", ".join(sorted({kind for _, kind in self._schemas}))
+            return ManifestProblem(
+                message=f"unknown kind, known: {kinds}", field="kind", value=shown(type_id[1])
+            )
         message = f"unknown version of {type_id[1]}, known: {', '.join(known)}"
         return ManifestProblem(message=message, field="apiVersion", value=shown(type_id[0]))
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +57,8 @@ class Client:
     async def read(self) -> Reply:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.strip().split("\r\n")
-        pairs = [line.split(": ", 1) for line in lines]
-        headers = {name: value for name, value in pairs}
+        pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+        headers = dict(pairs)
         reply = Reply(int(first.split()[1]), headers, b"")
         if headers.get("transfer-encoding") == "chunked":
             await self._read_chunks(reply)
@@ -75,10 +75,8 @@ class Client:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with suppress(ConnectionError):
             await self.writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from epp.modelsim.sequence import Sequence
 from epp.modelsim.step_model import EngineSettings, StepModel
 from epp.modelsim.vllm_metrics import VllmMetrics
 
-RECORDING = Path(__file__).parents[3].parent / "testdata/vllm-0.32/metrics-after-load.txt"
+RECORDING = Path(__file__).parents[3] / "testdata/vllm-0.32/metrics-after-load.txt"
 
 StartSim = Callable[..., Awaitable[ModelSim]]
 Connect = Callable[[ModelSim], Awaitable[Any]]
@@ -206,7 +206,7 @@ def test_counters_and_histograms_follow_a_request() -> None:
     want = {
         f"vllm:prompt_tokens_total{{{base}}}": 150,
         f"vllm:generation_tokens_total{{{base}}}": 3,
-        f'vllm:request_success_total{{engine="0",finished_reason="length",model_name="tiny"}}': 1,
+        'vllm:request_success_total{engine="0",finished_reason="length",model_name="tiny"}': 1,
         f"vllm:time_to_first_token_seconds_sum{{{base}}}": 1.5,
         f"vllm:inter_token_latency_seconds_count{{{base}}}": 2,
         f"vllm:inter_token_latency_seconds_sum{{{base}}}": pytest.approx(0.1),

@@ -153,10 +153,6 @@ def test_values_that_change_nothing_are_accepted(argv: list[str]) -> None:
         pytest.param(["--endpoint-selector", "a=b"], "--endpoint-selector", "a=b", id="selector"),
         pytest.param(["--endpoint-target-ports=80"], "--endpoint-target-ports", "80", id="ports"),
         pytest.param(["--emit-endpoint-scores"], "--emit-endpoint-scores", "true", id="scores"),
-        pytest.param(
-            ["--disable-endpoint-subset-filter=1"], "--disable-endpoint-subset-filter", "true",
-            id="subset",
-        ),
         pytest.param(["--enable-cert-reload"], "--enable-cert-reload", "true", id="cert-reload"),
         pytest.param(
             ["--tls-min-version=VersionTLS13"], "--tls-min-version", "VersionTLS13", id="tls-1.3"

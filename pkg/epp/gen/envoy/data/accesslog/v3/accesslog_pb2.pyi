@@ -144,7 +144,6 @@ class AccessLogCommon(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     UPSTREAM_REQUEST_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     INTERMEDIATE_LOG_ENTRY_FIELD_NUMBER: _builtins.int
-    STREAM_ID_FIELD_NUMBER: _builtins.int
     upstream_cluster: _builtins.str
     upstream_transport_failure_reason: _builtins.str
     route_name: _builtins.str
@@ -152,8 +151,6 @@ class AccessLogCommon(_message.Message):
     """Absent when no attempt was made; above 1 after retries."""
     intermediate_log_entry: _builtins.bool
     """An entry about a request that still runs."""
-    stream_id: _builtins.str
-    """The gateway's own name of the request: the request id when it made one."""
     @_builtins.property
     def downstream_remote_address(self) -> _address_pb2.Address: ...
     @_builtins.property
@@ -213,11 +210,10 @@ class AccessLogCommon(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         upstream_request_attempt_count: _builtins.int = ...,
         intermediate_log_entry: _builtins.bool = ...,
-        stream_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["downstream_remote_address", b"downstream_remote_address", "duration", b"duration", "metadata", b"metadata", "response_flags", b"response_flags", "start_time", b"start_time", "time_to_first_downstream_tx_byte", b"time_to_first_downstream_tx_byte", "time_to_first_upstream_rx_byte", b"time_to_first_upstream_rx_byte", "time_to_first_upstream_tx_byte", b"time_to_first_upstream_tx_byte", "time_to_last_downstream_tx_byte", b"time_to_last_downstream_tx_byte", "time_to_last_rx_byte", b"time_to_last_rx_byte", "time_to_last_upstream_rx_byte", b"time_to_last_upstream_rx_byte", "time_to_last_upstream_tx_byte", b"time_to_last_upstream_tx_byte", "upstream_remote_address", b"upstream_remote_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_tags", b"custom_tags", "downstream_remote_address", b"downstream_remote_address", "duration", b"duration", "filter_state_objects", b"filter_state_objects", "intermediate_log_entry", b"intermediate_log_entry", "metadata", b"metadata", "response_flags", b"response_flags", "route_name", b"route_name", "start_time", b"start_time", "stream_id", b"stream_id", "time_to_first_downstream_tx_byte", b"time_to_first_downstream_tx_byte", "time_to_first_upstream_rx_byte", b"time_to_first_upstream_rx_byte", "time_to_first_upstream_tx_byte", b"time_to_first_upstream_tx_byte", "time_to_last_downstream_tx_byte", b"time_to_last_downstream_tx_byte", "time_to_last_rx_byte", b"time_to_last_rx_byte", "time_to_last_upstream_rx_byte", b"time_to_last_upstream_rx_byte", "time_to_last_upstream_tx_byte", b"time_to_last_upstream_tx_byte", "upstream_cluster", b"upstream_cluster", "upstream_remote_address", b"upstream_remote_address", "upstream_request_attempt_count", b"upstream_request_attempt_count", "upstream_transport_failure_reason", b"upstream_transport_failure_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_tags", b"custom_tags", "downstream_remote_address", b"downstream_remote_address", "duration", b"duration", "filter_state_objects", b"filter_state_objects", "intermediate_log_entry", b"intermediate_log_entry", "metadata", b"metadata", "response_flags", b"response_flags", "route_name", b"route_name", "start_time", b"start_time", "time_to_first_downstream_tx_byte", b"time_to_first_downstream_tx_byte", "time_to_first_upstream_rx_byte", b"time_to_first_upstream_rx_byte", "time_to_first_upstream_tx_byte", b"time_to_first_upstream_tx_byte", "time_to_last_downstream_tx_byte", b"time_to_last_downstream_tx_byte", "time_to_last_rx_byte", b"time_to_last_rx_byte", "time_to_last_upstream_rx_byte", b"time_to_last_upstream_rx_byte", "time_to_last_upstream_tx_byte", b"time_to_last_upstream_tx_byte", "upstream_cluster", b"upstream_cluster", "upstream_remote_address", b"upstream_remote_address", "upstream_request_attempt_count", b"upstream_request_attempt_count", "upstream_transport_failure_reason", b"upstream_transport_failure_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
