@@ -69,7 +69,7 @@ async def picks(stack):
     return (await stack.pool())["totals"]["routed"]
 
 
-async def picked_again(stack) -> bool:
+async def picked_again(stack):
     """A request of now is routed by the EPP of now."""
     before = await picks(stack)
     await one(stack)

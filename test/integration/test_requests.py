@@ -114,7 +114,7 @@ async def test_an_undeclared_model_is_refused_with_the_clients_own_error(client)
         await client.completions.create(model="nobody", prompt="x")
 
     assert info.value.param == "model"
-    assert info.value.code == 404
+    assert info.value.status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ class EdsWriter:
         self._path = path
         self._endpoints: dict[EndpointKey, Endpoint] = {}
         self._scheduled = False
+        self._retry: asyncio.TimerHandle | None = None
         self._failing = False
         self._written: str | None = None
         self._prepare()
@@ -121,12 +122,17 @@ class EdsWriter:
             if not self._failing:
                 log.error("endpoint file cannot be written", path=str(self._path), error=error)
             self._failing = True
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write)
+            self._write_later()
             return
         self._written = text
         if self._failing:
             self._failing = False
             log.info("endpoint file can be written again", path=str(self._path))
+
+    def _write_later(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write)
 
     def _replace(self, text: str) -> None:
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")

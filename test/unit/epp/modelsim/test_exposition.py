@@ -28,7 +28,7 @@ def test_numbers_look_like_those_of_a_python_server(value: float, want: str) -> 
 
 
 def official(value: float) -> str:
-    return str(floatToGoString(value))  # type: ignore[no-untyped-call]  # has no annotations
+    return str(floatToGoString(value))
 
 
 @given(st.floats(allow_nan=False))

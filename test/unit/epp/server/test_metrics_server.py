@@ -161,7 +161,7 @@ async def test_openmetrics_is_negotiated_and_ends_once(harness: Harness) -> None
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert answer.body.count(b"# EOF") == 1
     assert answer.body.endswith(b"# EOF\n")
-    parsed = parse_openmetrics(answer.body.decode())  # type: ignore[no-untyped-call]  # untyped library
+    parsed = parse_openmetrics(answer.body.decode())
     families = {family.name for family in parsed}
     assert {"inference_model_request", "big", "llm_d_epp_request_size_bytes"} <= families
 

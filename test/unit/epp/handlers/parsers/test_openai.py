@@ -207,7 +207,8 @@ def test_random_bytes_are_parsed_or_refused_but_never_crash(path: str, body: Any
     try:
         parsed = parse(path, body)
     except BadRequestError as exc:
-        assert exc.message.startswith("the request body")
+        # Even `{}` is drawn now and then: an object that lacks what the path needs.
+        assert exc.message.startswith(("the request body", "invalid "))
         assert path.startswith("/v1/")
     else:
         assert parsed.opaque
