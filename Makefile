@@ -23,7 +23,7 @@ install: $(VENV)/.installed ## Create .venv and install the project with what it
 install-dev: $(VENV)/.installed-dev ## The same with test and lint tools, at pinned versions
 
 test: $(VENV)/.installed-dev ## Everything: unit, property, fuzz, and end to end through a real Envoy (ARGS=pytest options)
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-unit: $(VENV)/.installed-dev ## Only the tests that start no other program
 	$(BIN)/pytest test/unit -m "not envoy" $(ARGS)

@@ -159,9 +159,25 @@ def _envoy_config(arguments: list[str]) -> int:
         default="./endpoints.yaml",
         help="file that `epp serve --eds-file` writes (default: ./endpoints.yaml)",
     )
+    parser.add_argument(
+        "--epp-address", default="127.0.0.1", metavar="HOST", help="the EPP (default: 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--epp-tls",
+        action="store_true",
+        help="TLS to the EPP, as `epp serve` has it unless --secure-serving=false",
+    )
+    parser.add_argument(
+        "--fail-close",
+        action="store_true",
+        help="refuse requests while the EPP cannot be asked (default: serve without it)",
+    )
     chosen = parser.parse_args(arguments)
     settings = BootstrapSettings(
         path=chosen.path,
+        epp_address=chosen.epp_address,
+        epp_tls=chosen.epp_tls,
+        fail_open=not chosen.fail_close,
         listen_port=chosen.port,
         epp_port=chosen.grpc_port,
         epp_health_port=chosen.grpc_health_port,

@@ -14,6 +14,9 @@ from epp.testing.stack import Manifests, Sims, Stack, eventually, free_port
 
 pytestmark = [pytest.mark.envoy]
 
+DEFAULT_PORTS = pytest.mark.xdist_group("default-ports")
+"""One worker for all that look for free ports from the defaults on: two at once would race."""
+
 
 async def run(*arguments, seconds=60):
     """Run ``epp`` to its end; status, standard output, standard error."""
@@ -27,6 +30,7 @@ async def run(*arguments, seconds=60):
     return process.returncode, out.decode(), err.decode()
 
 
+@DEFAULT_PORTS
 @pytest.mark.parametrize("path", ["lean", "gateway"])
 async def test_the_demo_prints_a_table_and_ends(path):
     status, out, _ = await run("standalone", "--demo", "--once", "--path", path)
@@ -37,6 +41,7 @@ async def test_the_demo_prints_a_table_and_ends(path):
     assert "The model `gpt-nobody` does not exist." in out
 
 
+@DEFAULT_PORTS
 async def test_a_named_port_that_is_taken_is_an_error():
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
@@ -49,6 +54,7 @@ async def test_a_named_port_that_is_taken_is_an_error():
     assert err.strip() == f"epp: --port: this port is already in use (got {port})"
 
 
+@DEFAULT_PORTS
 async def test_a_taken_default_port_is_replaced_and_said():
     with socket.socket() as busy:
         busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,6 +67,7 @@ async def test_a_taken_default_port_is_replaced_and_said():
     assert "port 8080 is in use: --port is" in out
 
 
+@DEFAULT_PORTS
 async def test_several_pools_and_no_name_is_an_error_that_lists_them(tmp_path):
     for name in ("red", "blue"):
         manifests = Manifests(tmp_path, namespace=name)

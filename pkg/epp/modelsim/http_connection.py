@@ -10,7 +10,10 @@ from typing import cast
 
 import httptools
 
+from epp.logs import get_logger
 from epp.modelsim.http_message import Handler, Headers, HttpRequest, Responder, reset_on_close
+
+log = get_logger(__name__)
 
 _MAX_PIPELINED = 32
 """Complete requests waiting behind the one in work before reading stops."""
@@ -188,11 +191,22 @@ class HttpConnection(asyncio.Protocol):
             self._responder = responder = Responder(self, request, self._response_headers)
             if self._closing:
                 responder.close_after()
-            self._handler(request, responder)
+            self._handle(request, responder)
         if len(self._ready) > _MAX_PIPELINED:
             self._transport.pause_reading()
         elif not self._transport.is_reading():
             self._transport.resume_reading()
+
+    def _handle(self, request: HttpRequest, responder: Responder) -> None:
+        # A defect must cost one request, neither the connection's next ones nor a silent client.
+        try:
+            self._handler(request, responder)
+        except Exception as exc:
+            log.error("request failed", path=request.path, error=exc)
+            if responder.status:
+                responder.reset()
+            else:
+                responder.send(500, b"Internal Server Error", content_type="text/plain")
 
     def _count_head(self, length: int) -> None:
         self._head_bytes += length

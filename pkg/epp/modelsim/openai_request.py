@@ -13,6 +13,8 @@ import orjson
 DEFAULT_OUTPUT_TOKENS = 16
 MAX_CHOICES = 128
 """Choices of one request, prompts times ``n``."""
+MAX_DIMENSIONS = 65_536
+"""Length of an embedding."""
 
 
 class Api(Enum):
@@ -140,7 +142,7 @@ def parse(api: Api, document: Mapping[str, Any]) -> ApiRequest:
         stream=document.get("stream") is True and api is not Api.EMBEDDINGS,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         base64=document.get("encoding_format") == "base64",
-        dimensions=_integer(document, "dimensions", least=1),
+        dimensions=_integer(document, "dimensions", least=1, most=MAX_DIMENSIONS),
     )
 
 
@@ -158,12 +160,16 @@ def _limit(api: Api, document: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _integer(document: Mapping[str, Any], name: str, *, least: int) -> int | None:
+def _integer(
+    document: Mapping[str, Any], name: str, *, least: int, most: int | None = None
+) -> int | None:
     value = document.get(name)
     if value is None:
         return None
     if type(value) is not int or value < least:
         raise ApiError(f"The field `{name}` must be an integer of at least {least}.", param=name)
+    if most is not None and value > most:
+        raise ApiError(f"The field `{name}` must be at most {most}.", param=name)
     return value
 
 
@@ -239,10 +245,17 @@ def _render(messages: Sequence[object], name: str) -> bytes:
 def _parts(content: object) -> bytes:
     """Join the text of content parts; any other part counts with its JSON."""
     if not isinstance(content, list):
-        return b"" if content is None else orjson.dumps(content)
+        return b"" if content is None else _json(content)
     return b"".join(
         part["text"].encode(errors="replace")
         if isinstance(part, dict) and isinstance(part.get("text"), str)
-        else orjson.dumps(part)
+        else _json(part)
         for part in content
     )
+
+
+def _json(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError as exc:  # what was just decoded can only be nested too deeply
+        raise ApiError("The content of a message is nested too deeply.", param="messages") from exc

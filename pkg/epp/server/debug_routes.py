@@ -3,6 +3,7 @@
 Read-only, built on demand from snapshots; served beside the metrics.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -59,6 +60,7 @@ def pool_route(
     def handle(_path: str, _query: Query) -> object:
         pool = state.pool_get()
         return {
+            "process_id": os.getpid(),
             "pool": None if pool is None else _pool(pool),
             "endpoints": _endpoints(state.endpoint_table()),
             "models": [_model(model) for model in state.model_list()],

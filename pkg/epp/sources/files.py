@@ -1,6 +1,6 @@
 """FileSource: a directory of manifests, watched, as a source of objects.
 
-Change notifications make it fast; a cheap look at sizes and times every two seconds makes it
+Change notifications make it fast; a cheap look at sizes and times every second makes it
 certain. It owns its caches and one task. Nothing a file contains can stop it: what is wrong is
 reported once, and the last good state stays.
 """
@@ -24,7 +24,7 @@ from epp.sources.validation import ManifestValidator
 log = get_logger(__name__)
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
-RESCAN_MILLISECONDS = 2000
+RESCAN_MILLISECONDS = 1000
 DEBOUNCE_MILLISECONDS = 50
 GONE_SECONDS = 0.5
 """How often to look for a directory that has disappeared."""
@@ -62,6 +62,7 @@ class FileSource:
         self._wall_clock = wall_clock
         self._set = ManifestSet(ManifestValidator(default_namespace))
         self._stamps: dict[str, Stamp] = {}
+        self._emptied: set[str] = set()
         self._problems: tuple[ManifestProblem, ...] = ()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -100,6 +101,7 @@ class FileSource:
         except OSError as exc:
             log.warning("manifest directory cannot be read, last state stays", error=exc)
             return False
+        found = {name: self._settled(name, stamp) for name, stamp in found.items()}
         gone = set(self._stamps) - set(found)
         changed = [name for name, stamp in found.items() if self._stamps.get(name) != stamp]
         if not gone and not changed and self.caches.pods.has_synced:
@@ -112,6 +114,15 @@ class FileSource:
         now = self._wall_clock().isoformat(timespec="microseconds")
         self._publish(self._set.resolve(now))
         return True
+
+    def _settled(self, name: str, stamp: Stamp) -> Stamp:
+        """An emptied file is believed at the next look: many writers truncate before they write."""
+        known = self._stamps.get(name)
+        if stamp[1] or not known or not known[1] or name in self._emptied:
+            self._emptied.discard(name)
+            return stamp
+        self._emptied.add(name)
+        return known
 
     async def _watch(self) -> None:
         while not self._stop.is_set():

@@ -41,7 +41,8 @@ class ChildSpec:
         log_path: Everything the child prints goes here, appended.
         env: Environment of the child.
         on_line: Called with every line the child prints; must not raise.
-        is_ready: Polled after a start until it returns True; None means ready at once.
+        is_ready: Polled after a start, with the process id, until it returns True; None means
+            ready at once. Whatever else listens on the child's port must not be taken for it.
         ready_seconds: How long a start may take.
         stop_seconds: How long after SIGTERM before SIGKILL.
     """
@@ -51,7 +52,7 @@ class ChildSpec:
     log_path: Path
     env: Mapping[str, str] | None = None
     on_line: Callable[[str], None] | None = None
-    is_ready: Callable[[], Awaitable[bool]] | None = None
+    is_ready: Callable[[int], Awaitable[bool]] | None = None
     ready_seconds: float = 20.0
     stop_seconds: float = 10.0
 
@@ -84,9 +85,12 @@ class Child:
         process = self.process
         self._task = asyncio.create_task(self._keep_alive(), name=f"child {self.spec.name}")
         deadline = time.monotonic() + self.spec.ready_seconds
-        while not await self._ready():
-            if self.process is not process or self.pid is None:
+        while True:
+            pid = self.pid
+            if self.process is not process or pid is None:
                 raise TransportError(self._failure("ended while starting"))
+            if self.spec.is_ready is None or await self.spec.is_ready(pid):
+                return
             if time.monotonic() > deadline:
                 raise TransportError(
                     self._failure(f"was not ready within {self.spec.ready_seconds:g} s")
@@ -168,9 +172,6 @@ class Child:
         self.last_lines.append(text)
         if self.spec.on_line is not None:
             self.spec.on_line(text)
-
-    async def _ready(self) -> bool:
-        return True if self.spec.is_ready is None else await self.spec.is_ready()
 
     def _failure(self, what: str) -> str:
         tail = "\n".join(f"    {line}" for line in self.last_lines) or "    (it printed nothing)"

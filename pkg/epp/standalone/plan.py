@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from epp.errors import ConfigError
+from epp.errors import ConfigError, TransportError
 from epp.standalone import local_http
 from epp.standalone.child import ChildSpec
 from epp.standalone.demo_pool import DemoPod, demo_pods, pod_arguments, write_manifests
@@ -102,7 +102,7 @@ class Plan:
             *("--concurrency", str(min(4, os.cpu_count() or 1))),
         ]
 
-        async def is_ready() -> bool:
+        async def is_ready(_pid: int) -> bool:
             return await local_http.answers(LOOPBACK, self.admin_port, "/ready")
 
         return ChildSpec(
@@ -215,8 +215,12 @@ def _source_arguments(
 
 
 def _epp_spec(argv: Sequence[str], state_dir: Path, metrics_port: int) -> ChildSpec:
-    async def is_ready() -> bool:
-        return await local_http.answers(LOOPBACK, metrics_port, "/healthz")
+    async def is_ready(pid: int) -> bool:
+        try:
+            view = await local_http.get_json(LOOPBACK, metrics_port, "/debug/pool")
+        except TransportError:
+            return False
+        return bool(view["process_id"] == pid)
 
     return ChildSpec(
         name="epp", argv=argv, log_path=state_dir / "epp.log", is_ready=is_ready, stop_seconds=10
@@ -224,7 +228,7 @@ def _epp_spec(argv: Sequence[str], state_dir: Path, metrics_port: int) -> ChildS
 
 
 def _pod_spec(pod: DemoPod, state_dir: Path) -> ChildSpec:
-    async def is_ready() -> bool:
+    async def is_ready(_pid: int) -> bool:
         return await local_http.answers(pod.address, pod.port, "/health")
 
     return ChildSpec(

@@ -68,7 +68,7 @@ async def test_what_it_prints_is_kept_logged_and_passed_on(tmp_path):
 
 
 async def test_a_child_that_dies_while_starting_is_an_error_with_its_last_words(tmp_path):
-    async def never() -> bool:
+    async def never(_pid: int) -> bool:
         return False
 
     child = Child(spec(tmp_path, "print('bad flag'); raise SystemExit(2)", is_ready=never))
@@ -81,7 +81,7 @@ async def test_a_child_that_dies_while_starting_is_an_error_with_its_last_words(
 
 
 async def test_a_child_that_is_never_ready_is_an_error_that_says_so(tmp_path):
-    async def never() -> bool:
+    async def never(_pid: int) -> bool:
         return False
 
     child = Child(spec(tmp_path, FOREVER, is_ready=never, ready_seconds=0.2))

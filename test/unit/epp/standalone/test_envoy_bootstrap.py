@@ -14,9 +14,12 @@ import pytest
 import yaml
 
 from epp.backend.endpoint import Endpoint
-from epp.errors import ConfigError
+from epp.errors import ConfigError, TransportError
 from epp.gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
-from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
+from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    ProcessingRequest,
+    ProcessingResponse,
+)
 from epp.server.health import health_services
 from epp.server.tls import ServingCertificate, self_signed_pair
 from epp.standalone import local_http
@@ -221,8 +224,6 @@ class Approve:
         self._sender = sender
 
     def on_message(self, payload: bytes) -> None:
-        from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
-
         member = ProcessingRequest.FromString(payload).WhichOneof("request")
         answer = ProcessingResponse()
         getattr(answer, member or "").SetInParent()
@@ -288,8 +289,6 @@ async def envoy(config: Path, settings: BootstrapSettings) -> AsyncIterator[None
 
 
 async def admin_stats(port: int) -> bytes:
-    from epp.errors import TransportError
-
     try:
         return (await local_http.request("127.0.0.1", port, "GET", "/stats")).body
     except TransportError:
