@@ -1,0 +1,104 @@
+"""Where validation is not yet what the API server does; each test says what is missing."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from epp.sources.manifest_set import ManifestSet
+from epp.sources.problems import ManifestProblem
+from epp.sources.validation import Manifest, ManifestValidator
+
+Edited = Callable[..., dict[str, Any]]
+Edits = Mapping[str, Any]
+
+
+def problems_of(outcome: Manifest | list[ManifestProblem]) -> list[tuple[str, str]]:
+    assert isinstance(outcome, list)
+    return [(problem.field, problem.message) for problem in outcome]
+
+
+def ports(*numbers: int) -> list[dict[str, int]]:
+    return [{"number": number} for number in numbers]
+
+
+@pytest.mark.xfail(strict=True, reason="positions are sorted as text: [10] before [2]")
+def test_positions_are_in_the_order_of_numbers(checker: ManifestValidator, edited: Edited) -> None:
+    outcome = checker.validate(edited("pool", {"spec.targetPorts": ports(*[0] * 11)}))
+
+    fields = [field for field, _ in problems_of(outcome)]
+    assert fields == ["spec.targetPorts", *(f"spec.targetPorts[{n}].number" for n in range(11))]
+
+
+@pytest.mark.xfail(strict=True, reason="an integral float passes the schema, not the typed object")
+def test_an_integral_float_is_an_integer_as_for_the_api_server(
+    checker: ManifestValidator, edited: Edited
+) -> None:
+    assert isinstance(
+        checker.validate(edited("pool", {"spec.targetPorts.0.number": 80.0})), Manifest
+    )
+
+
+@pytest.mark.xfail(strict=True, reason="the CRD admits it, the typed object refuses, without path")
+def test_a_model_without_spec_is_refused_at_the_field(
+    checker: ManifestValidator, edited: Edited
+) -> None:
+    assert problems_of(checker.validate(edited("model", {"spec": ...}))) == [
+        ("spec", "is required")
+    ]
+
+
+@pytest.mark.xfail(strict=True, reason="unknown fields of metadata are admitted")
+def test_a_slip_in_metadata_is_refused(checker: ManifestValidator, edited: Edited) -> None:
+    outcome = checker.validate(edited("pod", {"metadata.lables": {"app": "x"}}))
+
+    assert problems_of(outcome) == [("metadata.lables", "unknown field, did you mean labels?")]
+
+
+@pytest.mark.xfail(strict=True, reason="values of labels are not checked")
+def test_a_label_value_is_checked(checker: ManifestValidator, edited: Edited) -> None:
+    assert isinstance(checker.validate(edited("pod", {"metadata.labels.app": "-x"})), list)
+
+
+@pytest.mark.xfail(strict=True, reason="an empty namespace is refused, the API server reads unset")
+def test_an_empty_namespace_is_no_namespace(checker: ManifestValidator, edited: Edited) -> None:
+    assert isinstance(checker.validate(edited("pod", {"metadata.namespace": ""})), Manifest)
+
+
+@pytest.mark.xfail(strict=True, reason="any ISO 8601 form passes as RFC 3339")
+@pytest.mark.parametrize(
+    "text", ["20260101T000000Z", "2026-01-01T00:00Z", "2026-W01-1T00:00:00Z", "2026-01-01T00+00"]
+)
+def test_a_timestamp_is_rfc_3339(checker: ManifestValidator, edited: Edited, text: str) -> None:
+    assert isinstance(checker.validate(edited("pod", {"metadata.creationTimestamp": text})), list)
+
+
+@pytest.mark.xfail(strict=True, reason="name and keys are told as they stand")
+@pytest.mark.parametrize(
+    "edits",
+    [
+        pytest.param({"metadata.name": "a\nb"}, id="newline-in-a-name"),
+        pytest.param({"metadata.name": "\ud800"}, id="surrogate-in-a-name"),
+        pytest.param({"metadata.labels": {"a\nb": 1}}, id="newline-in-a-key"),
+    ],
+)
+def test_a_problem_is_one_line_of_utf_8(
+    checker: ManifestValidator, edited: Edited, edits: Edits
+) -> None:
+    outcome = checker.validate(edited("pod", edits))
+
+    assert isinstance(outcome, list)
+    assert "\n" not in str(outcome[0])
+    assert str(outcome[0]).encode()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="an integer of 5000 digits cannot be shown", raises=ValueError
+)
+def test_an_integer_too_long_to_print_is_refused(checker: ManifestValidator) -> None:
+    manifests = ManifestSet(checker)
+    text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, generation: !!int 0x%s}\n" % ("f" * 5000)
+
+    manifests.put_file("a.yaml", text.encode())
+
+    assert len(manifests.resolve("2026-01-01T00:00:00Z").problems) == 1
