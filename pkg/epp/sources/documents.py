@@ -18,6 +18,10 @@ MAX_ALIASES = 100
 """Few enough that their product stays below the node bound in any sane file."""
 
 
+_PLAIN_TAGS = frozenset({"!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))})
+"""Explicit tags that change nothing; others build types that JSON does not have, or fail to."""
+
+
 class DocumentError(Exception):
     """Text that holds no usable documents; the message names the line where known."""
 
@@ -101,6 +105,9 @@ def _check_bounds(text: str) -> None:
             depth -= 1
         aliases += isinstance(event, yaml.AliasEvent)
         line = 0 if event.start_mark is None else event.start_mark.line + 1
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag not in _PLAIN_TAGS:
+            raise DocumentError(f"line {line}: the tag {tag} is not supported")
         if depth > MAX_DEPTH:
             raise DocumentError(f"line {line}: nested deeper than {MAX_DEPTH} levels")
         if nodes > MAX_NODES:

@@ -351,7 +351,6 @@ async def test_the_watch_does_not_end_by_itself(watched: Watched, directory: Pat
     ended.cancel()
 
 
-@pytest.mark.xfail(strict=True, reason="what escapes from one file ends the pass", raises=KeyError)
 def test_no_file_keeps_the_others_from_being_read(directory: Path) -> None:
     (directory / "0.yaml").write_text("a: !!bool x\n")
     source = FileSource(directory)
