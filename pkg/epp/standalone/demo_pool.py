@@ -12,6 +12,8 @@ from epp.standalone.options import DEMO_PODS
 BASE_MODEL = "tiny-llm"
 ADAPTERS = ("support-r1", "support-r2")
 NAMESPACE = "demo"
+FIRST_POD_ADDRESS = "127.0.1.1"
+"""Where a second demo on this machine would collide: the pods' port is looked for here."""
 POOL = "demo"
 
 

@@ -58,7 +58,7 @@ class Counts:
     """Records what the director counts."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple] = []
+        self.calls: list[Any] = []
 
     def __getattr__(self, name: str):
         return lambda *args, **kwargs: self.calls.append((name, args))
