@@ -14,7 +14,13 @@ from pathlib import Path
 from epp.errors import ConfigError, TransportError
 from epp.standalone import local_http
 from epp.standalone.child import ChildSpec
-from epp.standalone.demo_pool import FIRST_POD_ADDRESS, DemoPod, demo_pods, pod_arguments, write_manifests
+from epp.standalone.demo_pool import (
+    FIRST_POD_ADDRESS,
+    DemoPod,
+    demo_pods,
+    pod_arguments,
+    write_manifests,
+)
 from epp.standalone.envoy_bootstrap import BootstrapSettings, render_bootstrap
 from epp.standalone.options import (
     DEFAULT_ADMIN_PORT,
@@ -147,7 +153,11 @@ def make_plan(
     grpc = claim("--grpc-port", named.grpc, 9002)
     health = claim("--grpc-health-port", named.health, 9003)
     metrics = claim("--metrics-port", named.metrics, 9090)
-    pods = demo_pods(claim("pod port", None, DEFAULT_POD_PORT, FIRST_POD_ADDRESS)) if options.demo else []
+    pods = (
+        demo_pods(claim("pod port", None, DEFAULT_POD_PORT, FIRST_POD_ADDRESS))
+        if options.demo
+        else []
+    )
     source = _source_arguments(options, pods, state_dir)
     argv = [
         *(sys.executable, "-m", "epp", "serve", *source),
