@@ -33,9 +33,9 @@ async def run(*arguments, seconds=60):
 @DEFAULT_PORTS
 @pytest.mark.parametrize("path", ["lean", "gateway"])
 async def test_the_demo_prints_a_table_and_ends(path):
-    status, out, _ = await run("standalone", "--demo", "--once", "--path", path)
+    status, out, err = await run("standalone", "--demo", "--once", "--path", path)
 
-    assert status == 0
+    assert status == 0, out + err
     assert "why this pod" in out
     assert out.count(" 200 ") >= 13
     assert "The model `gpt-nobody` does not exist." in out
