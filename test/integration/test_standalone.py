@@ -1,11 +1,13 @@
 """``epp standalone`` as a program: signals, ports, errors, draining."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,15 @@ from epp.testing.stack import Manifests, Sims, Stack, eventually, free_port
 
 pytestmark = [pytest.mark.envoy]
 
-DEFAULT_PORTS = pytest.mark.xdist_group("default-ports")
-"""One worker for all that look for free ports from the defaults on: two at once would race."""
+DEFAULT_PORTS = pytest.mark.usefixtures("default_ports")
+
+
+@pytest.fixture
+def default_ports():
+    """One test at a time, across workers, that looks for free ports from the defaults on."""
+    with (Path(tempfile.gettempdir()) / "epp-test-default-ports.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 async def run(*arguments, seconds=60):
