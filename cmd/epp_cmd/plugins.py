@@ -35,6 +35,7 @@ def build_admission(options: Options) -> Admission:
     limits = SaturationSettings(
         queue_depth=options.saturation_queue_depth,
         kv_usage=options.saturation_kv_cache_threshold,
+        staleness_seconds=options.saturation_staleness_seconds,
     )
     return SaturationAdmission(SaturationDetector(limits))
 

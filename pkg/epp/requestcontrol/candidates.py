@@ -8,6 +8,7 @@ in honouring the port among ranks.
 
 from collections import Counter
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 from cachetools import LRUCache
 
@@ -44,6 +45,7 @@ class Candidates:
         mask = self._masks.get(key)
         if mask is None:
             mask = subset_mask(table, subset)
+            mask.setflags(write=False)
             self._masks[key] = mask
         if not mask.any():
             raise UnavailableError(
@@ -58,10 +60,10 @@ def subset_mask(table: EndpointTable, subset: Sequence[str]) -> Mask:
     allowed = [split_host_port(entry) for entry in subset]
     addresses = {host for host, _ in allowed}
     exact = set(allowed)
-    shared = Counter(endpoint.address for endpoint in table.endpoints)
+    hosts = [_canonical(endpoint.address) for endpoint in table.endpoints]
+    shared = Counter(hosts)
     rows = []
-    for row, endpoint in enumerate(table.endpoints):
-        address = endpoint.address
+    for row, (address, endpoint) in enumerate(zip(hosts, table.endpoints, strict=True)):
         if address not in addresses:
             continue
         by_port = shared[address] > 1 and (address, None) not in exact
@@ -71,15 +73,27 @@ def subset_mask(table: EndpointTable, subset: Sequence[str]) -> Mask:
 
 
 def split_host_port(entry: str) -> tuple[str, int | None]:
-    """Split ``ip``, ``ip:port``, ``[v6]``, ``[v6]:port`` or a bare IPv6 address."""
+    """Split ``ip``, ``ip:port``, ``[v6]``, ``[v6]:port`` or a bare IPv6 address.
+
+    IPv6 addresses come back in their one canonical spelling.
+    """
     text = entry.strip()
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
-        return host, _port(rest.removeprefix(":"))
+        return _canonical(host), _port(rest.removeprefix(":"))
     if text.count(":") == 1:
         host, _, port = text.partition(":")
         return host, _port(port)
-    return text, None
+    return _canonical(text), None
+
+
+def _canonical(host: str) -> str:
+    if ":" not in host:
+        return host
+    try:
+        return ip_address(host).compressed
+    except ValueError:
+        return host
 
 
 def _port(text: str) -> int | None:

@@ -1,4 +1,8 @@
-"""The latest decisions, and how to read them. Records are kept as they are, formatted when read."""
+"""The latest decisions, and how to read them. Formatted when read.
+
+What is kept of a request is who and where, never what: prompts would fill the memory, and headers
+carry secrets. Tables are bounded too, by the number of their rows.
+"""
 
 import math
 from collections import deque
@@ -6,21 +10,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from epp.backend.endpoint_table import Mask
-from epp.requestcontrol.types import RoutingDecision
-from epp.scheduling.types import Decision, FilterStep, ProfileRunResult
+from epp.requestcontrol.types import IncomingRequest, RoutingDecision
+from epp.scheduling.types import Decision, FilterStep, InferenceRequest, ProfileRunResult
 
 DEFAULT_KEPT = 1000
+DEFAULT_MAX_ROWS = 200_000
+"""Endpoints of all kept tables together: about 25 MB when no two decisions share a table."""
 
 
 class DecisionLog:
-    """A ring of routings, newest first when read."""
+    """A ring of routings, newest first when read.
 
-    def __init__(self, kept: int = DEFAULT_KEPT) -> None:
-        self._ring: deque[RoutingDecision] = deque(maxlen=kept)
+    Args:
+        kept: Routings, >= 1.
+        max_rows: Rows of their tables together; the newest routing stays whatever its table.
+    """
+
+    def __init__(self, kept: int = DEFAULT_KEPT, max_rows: int = DEFAULT_MAX_ROWS) -> None:
+        self._ring: deque[RoutingDecision] = deque()
+        self._kept = kept
+        self._max_rows = max_rows
+        self._rows = 0
+
+    def __len__(self) -> int:
+        """Routings that can be read."""
+        return len(self._ring)
 
     def add(self, routing: RoutingDecision) -> None:
-        """Remember a routing; the oldest goes."""
-        self._ring.append(routing)
+        """Remember a routing without its body and headers; the oldest go."""
+        self._ring.append(_without_content(routing))
+        self._rows += len(routing.decision.table)
+        while len(self._ring) > self._kept or (self._rows > self._max_rows and len(self._ring) > 1):
+            self._rows -= len(self._ring.popleft().decision.table)
 
     def latest(self, count: int) -> Sequence[RoutingDecision]:
         """Up to ``count`` routings, newest first."""
@@ -31,8 +52,43 @@ class DecisionLog:
         return [r for r in reversed(self._ring) if r.request.request_id == request_id]
 
 
+def _without_content(routing: RoutingDecision) -> RoutingDecision:
+    """Built field by field: ``replace`` takes four times as long, on every request."""
+    incoming, decision = routing.request, routing.decision
+    asked = decision.request
+    return RoutingDecision(
+        request=IncomingRequest(
+            request_id=incoming.request_id,
+            path=incoming.path,
+            has_body=incoming.has_body,
+            model=incoming.model,
+            stream=incoming.stream,
+            size_bytes=incoming.size_bytes,
+            subset=incoming.subset,
+            received_at=incoming.received_at,
+        ),
+        target_model=routing.target_model,
+        endpoint=routing.endpoint,
+        targets=routing.targets,
+        decision=Decision(
+            request=InferenceRequest(
+                request_id=asked.request_id,
+                model=asked.model,
+                target_model=asked.target_model,
+                priority=asked.priority,
+                critical=asked.critical,
+                size_bytes=asked.size_bytes,
+            ),
+            table=decision.table,
+            candidates=decision.candidates,
+            profiles=decision.profiles,
+            primary=decision.primary,
+        ),
+    )
+
+
 def explain(decision: Decision) -> str:
-    """One line: the pick's load, then each step that narrowed the choice, then the picker."""
+    """One line: the pick's load, each step that narrowed the choice, the picker, what failed."""
     run = decision.result
     if not run.picks:
         return "nobody was left"
@@ -46,25 +102,36 @@ def explain(decision: Decision) -> str:
         parts.append(f"random of {left}")
     elif len(table) == 1:
         parts.append("the only endpoint")
+    parts += [f"{failure.name} failed" for failure in run.failures]
     return "; ".join(parts)
 
 
 def breakdown(decision: Decision) -> dict[str, Any]:
     """Everything about a decision, ready for JSON."""
-    table = decision.table
+    table, request = decision.table, decision.request
     names = [endpoint.name for endpoint in table.endpoints]
+    ages, stale = table.age_seconds, table.stale
     return {
+        "request": {
+            "request_id": request.request_id,
+            "model": request.model,
+            "target_model": request.target_model,
+            "priority": request.priority,
+            "critical": request.critical,
+            "size_bytes": request.size_bytes,
+        },
         "candidates": _names(names, decision.candidates),
         "endpoints": {
             name: {
                 "address": endpoint.target,
-                "waiting": float(table.waiting[row]),
-                "running": float(table.running[row]),
-                "kv_usage": float(table.kv_usage[row]),
+                "waiting": _finite(float(table.waiting[row])),
+                "running": _finite(float(table.running[row])),
+                "kv_usage": _finite(float(table.kv_usage[row])),
                 "in_flight": int(table.in_flight[row]),
-                "age_seconds": _finite(float(table.age_seconds[row])),
+                "age_seconds": _finite(float(ages[row])),
                 "known": bool(table.known[row]),
                 "failing": bool(table.failing[row]),
+                "stale": bool(stale[row]),
             }
             for row, (name, endpoint) in enumerate(zip(names, table.endpoints, strict=True))
         },
@@ -97,6 +164,10 @@ def _profile(names: Sequence[str], run: ProfileRunResult) -> dict[str, Any]:
         "totals": {names[row]: float(run.totals[row]) for row in scored},
         "picker": run.picker,
         "picks": [names[row] for row in run.picks],
+        "failures": [
+            {"plugin": failure.name, "at": failure.extension_point, "error": failure.error}
+            for failure in run.failures
+        ],
     }
 
 

@@ -1,27 +1,33 @@
 """Director: the life of a request, from the client's words to an endpoint and to its end.
 
 Order: model → candidates → admission → schedule → hooks. No endpoint at all is 503 for everyone,
-before anybody is shed. A fault inside scheduling is contained: the request goes to a random
-candidate rather than nowhere. Synchronous; owns in-flight accounting and the decision log.
+before anybody is shed. Faults inside admission, scheduling, hooks and bookkeeping are contained,
+counted and logged once a minute: the request goes to a random candidate rather than nowhere.
+Synchronous; owns in-flight accounting and the decision log.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Protocol
 
 import numpy as np
-from cachetools import TTLCache
+from cachetools import LRUCache
 
 from epp.backend.endpoint_rows import EndpointRows
 from epp.backend.endpoint_table import EndpointTable, Mask
-from epp.errors import EppError, InternalError, ResourceExhaustedError, UnavailableError
-from epp.logs import get_logger
+from epp.errors import (
+    EppError,
+    ErrorCode,
+    InternalError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from epp.metrics.usage import TokenUsage
 from epp.requestcontrol.admission import SATURATED, Admission
 from epp.requestcontrol.candidates import Candidates
 from epp.requestcontrol.decision_log import DecisionLog
-from epp.requestcontrol.hooks import PreRequest, ResponseComplete
+from epp.requestcontrol.faults import FaultLog
+from epp.requestcontrol.hooks import Hooks, PreRequest, ResponseComplete
 from epp.requestcontrol.inflight import InFlight
 from epp.requestcontrol.model_resolution import (
     ModelView,
@@ -40,14 +46,12 @@ from epp.scheduling.framework import PluginObserver, RandomSource
 from epp.scheduling.scheduler import Scheduler
 from epp.scheduling.types import Decision, InferenceRequest, ProfileRunResult
 
-log = get_logger(__name__)
-
 FALLBACK_PROFILE = "fallback"
 _BODYLESS = ResolvedModel(target_model="", critical=True)
 """A request without a body has no model and is never shed."""
 
-LOG_EVERY_SECONDS = 60.0
-MAX_REMEMBERED_FAULTS = 64
+MAX_ABORTED = 1024
+"""Aborted requests remembered until the gateway's log reports them."""
 
 
 class DatastoreView(ModelView, Protocol):
@@ -114,6 +118,10 @@ class DirectorMetrics(Protocol):
         """One scheduling run."""
         ...
 
+    def plugin_error(self, extension_point: str, plugin_type: str, plugin_name: str, /) -> None:
+        """A plugin failed where no timer saw it."""
+        ...
+
     def served_without_epp(self, n: int = 1, /) -> None:
         """The gateway served a request on its own."""
         ...
@@ -166,19 +174,16 @@ class Director:
         self._admission = admission
         self._candidates = candidates
         self._metrics = metrics
-        self._observe = observe
         self._random = random
-        self._pre_request = [hook for hook in hooks if isinstance(hook, PreRequest)]
-        self._on_complete = [hook for hook in hooks if isinstance(hook, ResponseComplete)]
+        self._faults = FaultLog(clock)
+        self._hooks = Hooks(hooks, observe, self._faults)
         self.decisions = decisions or DecisionLog()
         self.in_flight = InFlight(rows)
         self._unknown_model = unknown_model
         self._strict_v03 = strict_v03
         self._on_request = on_request
         self._clock = clock
-        self._said: TTLCache[str, bool] = TTLCache(
-            MAX_REMEMBERED_FAULTS, LOG_EVERY_SECONDS, timer=clock
-        )
+        self._aborted: LRUCache[tuple[str, float], bool] = LRUCache(MAX_ABORTED)
         self.routed = 0
         self.refused = 0
         self.without_epp = 0
@@ -198,7 +203,7 @@ class Director:
             self._refuse(incoming, resolved, exc)
             raise
         except Exception as exc:
-            self._say_once("request failed", exc)
+            self._faults.say("request failed", error=exc)
             failure = InternalError("the endpoint picker failed; see its log")
             self._refuse(incoming, resolved, failure)
             raise failure from exc
@@ -209,51 +214,56 @@ class Director:
         """Take note of the end of a routed request. Only the first call per routing counts."""
         if not self.in_flight.end(routing):
             return
+        self._hooks.response_complete(routing, completion)
         request = routing.request
-        for hook in self._on_complete:
-            self._contained(
-                hook, "ResponseComplete", partial(hook.response_complete, routing, completion)
-            )
+        natural = completion.cause is CompletionCause.NATURAL
+        if not natural:
+            self._aborted[request.request_id, request.received_at] = True
         if not request.has_body:
             return
         labels = (request.model, routing.target_model, routing.decision.request.priority)
-        natural = completion.cause is CompletionCause.NATURAL
         first = completion.first_body_at
         self._metrics.request_finished(
             *labels,
             duration_seconds=completion.completed_at - request.received_at if natural else None,
-            ttft_seconds=None if first is None else first - request.received_at,
+            ttft_seconds=first - request.received_at if natural and first is not None else None,
             response_bytes=completion.response_bytes if natural else None,
             usage=completion.usage,
             streaming=completion.streaming,
         )
-        if completion.status >= 400:
-            self._metrics.request_failed(*labels, "ModelServerError")
+        failure = _failure_of(completion)
+        if failure is not None:
+            self._metrics.request_failed(*labels, failure)
 
     def handle_access_report(self, routing: RoutingDecision | None, report: AccessReport) -> None:
-        """Take note of what the gateway saw; without a routing it served on its own."""
+        """Take note of what the gateway saw; without a routing it served on its own.
+
+        Of an aborted request only the tokens count: its length and time say nothing.
+        """
         if routing is None:
             self.without_epp += 1
             self._metrics.served_without_epp(1)
             return
         if report.served_by and report.served_by not in routing.targets:
             self._metrics.pick_not_honoured()
-        if not routing.request.has_body:
+        request = routing.request
+        aborted = self._aborted.pop((request.request_id, request.received_at), False)
+        if not request.has_body:
             return
         self._metrics.request_usage(
-            routing.request.model,
+            request.model,
             routing.target_model,
             routing.decision.request.priority,
-            response_bytes=report.response_bytes,
+            response_bytes=None if aborted else report.response_bytes,
             usage=report.usage,
-            duration_seconds=report.duration_seconds,
+            duration_seconds=None if aborted else report.duration_seconds,
         )
 
     def _resolve(self, incoming: IncomingRequest) -> ResolvedModel:
         return resolve_model(incoming.model, self._datastore, self._unknown_model, self._random)
 
     def _route(self, incoming: IncomingRequest, resolved: ResolvedModel) -> RoutingDecision:
-        self._on_request()
+        self._wake()
         table = self._datastore.endpoint_table()
         try:
             candidates = self._candidates.of(table, incoming.subset)
@@ -261,7 +271,7 @@ class Director:
             if self._strict_v03 and incoming.has_body:
                 raise ResourceExhaustedError(exc.message, dropped_reason=SATURATED) from exc
             raise
-        self._admission.admit(resolved, table, candidates)
+        self._admit(resolved, table, candidates)
         request = InferenceRequest(
             request_id=incoming.request_id,
             model=incoming.model,
@@ -282,6 +292,27 @@ class Director:
             decision=decision,
         )
 
+    def _wake(self) -> None:
+        try:
+            self._on_request()
+        except Exception as exc:
+            self._faults.say("waking the scraper failed", error=exc)
+
+    def _admit(self, resolved: ResolvedModel, table: EndpointTable, candidates: Mask) -> None:
+        try:
+            self._admission.admit(resolved, table, candidates)
+        except EppError:
+            raise
+        except Exception as exc:
+            self._faults.say("admission failed, request admitted", error=exc)
+
+    def _note_failures(self, decision: Decision) -> None:
+        for run in decision.profiles:
+            for failure in run.failures:
+                self._faults.say("plugin failed", error=failure.error, plugin=failure.name)
+                if not failure.timed:
+                    self._metrics.plugin_error(failure.extension_point, failure.type, failure.name)
+
     def _schedule(
         self, request: InferenceRequest, table: EndpointTable, candidates: Mask
     ) -> Decision:
@@ -289,8 +320,10 @@ class Director:
         try:
             decision = self._scheduler.schedule(request, table, candidates, self._random)
         except Exception as exc:
-            self._say_once("scheduling failed, picking at random", exc)
+            self._faults.say("scheduling failed, picking at random", error=exc)
+            self._metrics.plugin_error("Scheduler", FALLBACK_PROFILE, type(exc).__name__)
             decision = self._fallback(request, table, candidates)
+        self._note_failures(decision)
         picks = decision.result.picks
         seconds = self._clock() - began
         if not picks:
@@ -312,7 +345,8 @@ class Director:
     def _fallback(
         self, request: InferenceRequest, table: EndpointTable, candidates: Mask
     ) -> Decision:
-        rows = np.flatnonzero(candidates)
+        healthy = candidates & ~table.failing
+        rows = np.flatnonzero(healthy if healthy.any() else candidates)
         run = ProfileRunResult(
             profile=FALLBACK_PROFILE,
             filters=(),
@@ -332,30 +366,29 @@ class Director:
     def _accept(self, routing: RoutingDecision, resolved: ResolvedModel) -> None:
         self.routed += 1
         self.in_flight.begin(routing)
-        self.decisions.add(routing)
-        for hook in self._pre_request:
-            self._contained(hook, "PreRequest", partial(hook.pre_request, routing))
+        self._hooks.pre_request(routing)
         request = routing.request
-        if request.has_body:
-            self._metrics.request_routed(
-                request.model, routing.target_model, resolved.priority, request.size_bytes
-            )
+        try:
+            self.decisions.add(routing)
+            if request.has_body:
+                self._metrics.request_routed(
+                    request.model, routing.target_model, resolved.priority, request.size_bytes
+                )
+        except Exception as exc:
+            self._faults.say("taking note of a pick failed", error=exc)
 
     def _refuse(self, incoming: IncomingRequest, resolved: ResolvedModel, error: EppError) -> None:
         self.refused += 1
         target = resolved.target_model or incoming.model
         self._metrics.request_failed(incoming.model, target, resolved.priority, error.code)
 
-    def _contained(
-        self, hook: PreRequest | ResponseComplete, point: str, call: Callable[[], None]
-    ) -> None:
-        try:
-            with self._observe(point, hook.typed_name):
-                call()
-        except Exception as exc:
-            self._say_once(f"{point} hook {hook.typed_name.name} failed", exc)
 
-    def _say_once(self, event: str, exc: Exception) -> None:
-        if event not in self._said:
-            self._said[event] = True
-            log.error(event, error=exc, again_after_seconds=LOG_EVERY_SECONDS)
+def _failure_of(completion: Completion) -> ErrorCode | None:
+    """What went wrong, if anything. That a client went away is no failure.
+
+    Any status but 2xx is the model server's failure; the reference reads ``status`` where the
+    gateway sends ``:status``, and so never counts one.
+    """
+    if completion.status and not 200 <= completion.status < 300:
+        return ErrorCode.MODEL_SERVER_ERROR
+    return ErrorCode.UNKNOWN if completion.cause is CompletionCause.ERROR else None

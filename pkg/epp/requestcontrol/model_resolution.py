@@ -1,13 +1,15 @@
 """From the model that a client names to the model that a server sees, and how much it matters.
 
 One weighted draw per request; no stickiness. Reference: GAIE v0.5.1
-pkg/epp/requestcontrol/director.go; a list of targets without weights, or with zeros only, is a
-uniform choice or no valid target, never a crash.
+pkg/epp/requestcontrol/director.go; departs from it where a list of targets would crash: without
+weights it is a uniform choice, with nothing above zero the model has no valid target.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from typing import Protocol
 
 from epp.errors import BadRequestError, ModelNotFoundError
@@ -83,22 +85,21 @@ def draw_target(name: str, targets: Sequence[TargetModel], random: RandomSource)
     Targets that all lack a weight are equally likely; among weighted ones a missing weight is 0.
 
     Raises:
-        ModelNotFoundError: Every weight is 0: the name is reserved.
+        ModelNotFoundError: No weight is above 0 (the name is reserved), or the target drawn has
+            no name.
     """
     if not targets:
         return name
     if all(target.weight is None for target in targets):
-        return targets[random.randrange(len(targets))].name
-    weights = [target.weight or 0 for target in targets]
-    total = sum(weights)
-    if total <= 0:
+        drawn = targets[random.randrange(len(targets))].name
+    else:
+        weights = [max(0, target.weight or 0) for target in targets]
+        edges = list(accumulate(weights))
+        point = random.randrange(edges[-1]) if edges[-1] else 0
+        drawn = targets[bisect_right(edges, point)].name if edges[-1] else ""
+    if not drawn:
         raise ModelNotFoundError(f"The model `{_shown(name)}` has no valid target.", param="model")
-    point = random.randrange(total)
-    for target, weight in zip(targets, weights, strict=True):
-        if point < weight:
-            return target.name
-        point -= weight
-    raise AssertionError("a point below the total lies in one of the weights")
+    return drawn
 
 
 def _shown(name: str, limit: int = 200) -> str:

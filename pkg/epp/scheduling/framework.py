@@ -1,7 +1,7 @@
 """The contract of scheduling plugins, on one page.
 
 A plugin gets a ``Cycle`` (the request, the random source, the place to leave its trace), the
-immutable ``EndpointTable`` and the mask of candidates; it must not write to either array.
+immutable ``EndpointTable`` and the mask of candidates; its arrays are read-only.
 
 * A **filter** returns the mask of candidates it keeps: a subset of what it was given. All false
   means that nobody qualifies.
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from epp.backend.endpoint_table import EndpointTable, Floats, Mask
-from epp.scheduling.types import FilterStep, InferenceRequest, ProfileRunResult
+from epp.scheduling.types import FilterStep, InferenceRequest, PluginFailure, ProfileRunResult
 
 
 class RandomSource(Protocol):
@@ -49,6 +49,7 @@ class Cycle:
     request: InferenceRequest
     random: RandomSource
     steps: list[FilterStep] = field(default_factory=list)
+    failures: list[PluginFailure] = field(default_factory=list)
 
 
 class Plugin(Protocol):

@@ -1,18 +1,32 @@
 """SchedulerProfile: filters, then weighted scorers, then a picker; every step is kept.
 
-A plugin that raises is contained here: a filter keeps what it was given, a scorer scores 0, a
-picker is replaced by the best total. The observer's timer sees the exception and counts it.
+A plugin that raises, or answers what its contract forbids, is contained here: a filter keeps what
+it was given, a scorer scores 0, a picker is replaced by the best total. The observer's timer sees
+the exception and counts it; the result names it. Arrays that a plugin gets are read-only, so a
+plugin that writes harms nobody but itself.
 Reference: llm-d-router pkg/epp/scheduling/scheduler_profile.go; departs from it in the containment.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epp.backend.endpoint_table import EndpointTable, Floats, Mask
-from epp.scheduling.framework import Cycle, Filter, Picker, PluginObserver, Scorer
-from epp.scheduling.types import FilterStep, ProfileRunResult, ScorerStep
+from epp.errors import ConfigError
+from epp.scheduling.framework import Cycle, Filter, Picker, PluginObserver, Scorer, TypedName
+from epp.scheduling.types import (
+    FilterStep,
+    PluginFailure,
+    ProfileRunResult,
+    ScorerStep,
+    error_text,
+)
+
+N = TypeVar("N", bound=np.generic)
 
 NO_TOTALS: Floats = np.empty(0, dtype=np.float64)
 
@@ -23,6 +37,11 @@ class WeightedScorer:
 
     scorer: Scorer
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a weight that is no finite number."""
+        if not math.isfinite(self.weight):
+            raise ConfigError("must be a finite number", field="weight", value=self.weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,38 +64,28 @@ class SchedulerProfile:
         self, cycle: Cycle, table: EndpointTable, candidates: Mask, observe: PluginObserver
     ) -> ProfileRunResult:
         """Run on the candidates; ``picks`` is empty when the filters leave nobody."""
-        first = len(cycle.steps)
-        kept = candidates
+        first_step, first_failure = len(cycle.steps), len(cycle.failures)
+        kept = _read_only(candidates.view())
         for plugin in self.filters:
             kept = _filter(plugin, cycle, table, kept, observe)
             if not kept.any():
                 break
-        filters = tuple(cycle.steps[first:])
-        if not kept.any():
-            return self._result(filters, (), NO_TOTALS, ())
-        steps = tuple(_score(entry, cycle, table, kept, observe) for entry in self.scorers)
-        totals = np.zeros(len(table), dtype=np.float64)
-        for step in steps:
-            totals += step.weight * step.raw
-        picks = _pick(self.picker, cycle, table, kept, totals, observe)
-        if steps:
-            totals[~kept] = np.nan
-        return self._result(filters, steps, totals if steps else NO_TOTALS, picks)
-
-    def _result(
-        self,
-        filters: tuple[FilterStep, ...],
-        scorers: tuple[ScorerStep, ...],
-        totals: Floats,
-        picks: tuple[int, ...],
-    ) -> ProfileRunResult:
+        scorers: tuple[ScorerStep, ...] = ()
+        totals = NO_TOTALS
+        picks: tuple[int, ...] = ()
+        if kept.any():
+            scorers = tuple(_score(entry, cycle, table, kept, observe) for entry in self.scorers)
+            sums = _weighted_sum(scorers, len(table))
+            picks = _pick(self.picker, cycle, table, kept, sums, observe)
+            totals = np.where(kept, sums, np.nan) if scorers else NO_TOTALS
         return ProfileRunResult(
             profile=self.name,
-            filters=filters,
+            filters=tuple(cycle.steps[first_step:]),
             scorers=scorers,
             totals=totals,
             picker=self.picker.typed_name.name,
             picks=picks,
+            failures=tuple(cycle.failures[first_failure:]),
         )
 
 
@@ -87,10 +96,11 @@ def _filter(
     name = plugin.typed_name
     try:
         with observe("Filter", name):
-            after = plugin.filter(cycle, table, before) & before
+            after = _checked_mask(plugin.filter(cycle, table, before), before)
     except Exception as exc:
         del cycle.steps[steps:]
-        cycle.steps.append(FilterStep(name.name, before, before, f"failed: {exc!r}"))
+        failure = _failed(cycle, "Filter", name, exc)
+        cycle.steps.append(FilterStep(name.name, before, before, f"failed: {failure.error}"))
         return before
     if len(cycle.steps) == steps:  # a tree leaves its own steps
         cycle.steps.append(FilterStep(name.name, before, after))
@@ -107,11 +117,9 @@ def _score(
     name = entry.scorer.typed_name
     try:
         with observe("Scorer", name):
-            raw = entry.scorer.score(cycle, table, candidates)
-            raw = np.clip(np.nan_to_num(raw, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
-            if raw.shape != (len(table),):
-                raise ValueError(f"{name.name}: {raw.shape} scores for {len(table)} endpoints")
-    except Exception:
+            raw = _checked_scores(entry.scorer.score(cycle, table, candidates), len(table))
+    except Exception as exc:
+        _failed(cycle, "Scorer", name, exc)
         raw = np.zeros(len(table), dtype=np.float64)
     return ScorerStep(name.name, entry.weight, raw)
 
@@ -124,12 +132,54 @@ def _pick(
     totals: Floats,
     observe: PluginObserver,
 ) -> tuple[int, ...]:
+    name = picker.typed_name
     try:
-        with observe("Picker", picker.typed_name):
-            picks = tuple(int(row) for row in picker.pick(cycle, table, candidates, totals))
-            if not picks or not all(candidates[row] for row in picks):
-                raise ValueError(f"{picker.typed_name.name}: picked {picks}, not all candidates")
-            return picks
-    except Exception:
+        with observe("Picker", name):
+            return _checked_picks(picker.pick(cycle, table, candidates, totals), candidates)
+    except Exception as exc:
+        _failed(cycle, "Picker", name, exc)
         rows = np.flatnonzero(candidates)
         return (int(rows[int(np.argmax(totals[rows]))]),)
+
+
+def _weighted_sum(steps: Sequence[ScorerStep], rows: int) -> Floats:
+    totals = np.zeros(rows, dtype=np.float64)
+    for step in steps:
+        totals += step.weight * step.raw
+    return _read_only(totals)
+
+
+def _checked_mask(answer: Mask, before: Mask) -> Mask:
+    if answer.dtype != np.bool_ or answer.shape != before.shape:
+        raise ValueError(f"{answer.dtype}{answer.shape} is no mask of {before.size} endpoints")
+    return _read_only(answer & before)
+
+
+def _checked_scores(answer: Floats, rows: int) -> Floats:
+    if answer.shape != (rows,):
+        raise ValueError(f"{answer.shape} scores for {rows} endpoints")
+    above = np.fmax(answer, 0.0, dtype=np.float64)  # the other one where one is NaN
+    return np.fmin(above, 1.0, out=above)
+
+
+def _checked_picks(answer: Sequence[int], candidates: Mask) -> tuple[int, ...]:
+    picks = tuple(int(row) for row in answer)
+    rows = candidates.size
+    if not picks or len(set(picks)) < len(picks):
+        raise ValueError(f"picked {picks}")
+    if not all(0 <= row < rows and candidates[row] for row in picks):
+        raise ValueError(f"picked {picks}, not all of them candidates")
+    return picks
+
+
+def _failed(cycle: Cycle, point: str, name: TypedName, error: Exception) -> PluginFailure:
+    failure = PluginFailure(
+        extension_point=point, type=name.type, name=name.name, error=error_text(error)
+    )
+    cycle.failures.append(failure)
+    return failure
+
+
+def _read_only(values: NDArray[N]) -> NDArray[N]:
+    values.setflags(write=False)
+    return values

@@ -47,9 +47,9 @@ class Scheduler:
         for _ in range(MAX_PROFILE_RUNS):
             with self._observe("ProfilePicker", self._handler.typed_name):
                 name = self._handler.next_profile(cycle, self._names, results)
-            if name is None:
+                profile = None if name is None else self._profiles[name]
+            if name is None or profile is None:
                 break
-            profile = self._profiles[name]
             results[name] = profile.run(cycle, table, candidates, self._observe)
         with self._observe("ProcessProfilesResults", self._handler.typed_name):
             primary = self._handler.primary(results)

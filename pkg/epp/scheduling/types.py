@@ -63,6 +63,33 @@ class ScorerStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PluginFailure:
+    """A plugin that raised, or answered what its contract forbids, and was done without.
+
+    Attributes:
+        extension_point: Where it was called: ``Filter``, ``Scorer``, ``Picker``.
+        type: Type of the plugin.
+        name: Instance name, or the node's name in its tree.
+        error: What it raised, shortened.
+        timed: The observer's timer saw the exception and has counted it.
+    """
+
+    extension_point: str
+    type: str
+    name: str
+    error: str
+    timed: bool = True
+
+
+MAX_ERROR_TEXT = 200
+
+
+def error_text(error: Exception) -> str:
+    """Type and text of an exception, short enough to be kept with every decision."""
+    return f"{type(error).__name__}: {error}"[:MAX_ERROR_TEXT]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRunResult:
     """One profile's run.
 
@@ -73,6 +100,7 @@ class ProfileRunResult:
         totals: Weighted sum per row (NaN for rows that were filtered out); empty without scorers.
         picker: Name of the picker.
         picks: Rows of the table, best first; empty when the filters left nothing.
+        failures: Plugins that failed and were done without.
     """
 
     profile: str
@@ -81,6 +109,7 @@ class ProfileRunResult:
     totals: Floats
     picker: str
     picks: tuple[int, ...]
+    failures: tuple[PluginFailure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

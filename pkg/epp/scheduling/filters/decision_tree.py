@@ -2,16 +2,22 @@
 
 A node succeeds when it keeps somebody. Success goes on with what it kept; failure goes on with
 what the node was given. An edge for one outcome beats the edge for either. A node without a next
-node is a leaf: its own result is the tree's, also when that is nobody.
+node is a leaf: its own result is the tree's, also when that is nobody. A node that raises fails;
+at a leaf the error is the tree's.
 Reference: GAIE v0.3.0 pkg/epp/scheduling/filter.go, v0.5.1 decision_tree_filter.go.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from epp.backend.endpoint_table import EndpointTable, Mask
 from epp.scheduling.framework import Cycle
-from epp.scheduling.types import FilterStep
+from epp.scheduling.types import FilterStep, PluginFailure, error_text
+
+NODE = "decision-tree-node"
+"""Plugin type of a node, in the record of its failure."""
 
 NodeFilter = Callable[[Cycle, EndpointTable, Mask], tuple[Mask, str]]
 """Returns the candidates kept, and a note that says what decided."""
@@ -41,14 +47,27 @@ def run_tree(root: Node, cycle: Cycle, table: EndpointTable, candidates: Mask) -
     node: Node | None = root
     given = candidates
     while node is not None:
-        kept, note = node.keep(cycle, table, given)
+        following = node.on_failure or node.on_either
+        try:
+            kept, note = node.keep(cycle, table, given)
+        except Exception as exc:
+            if following is None:
+                raise
+            kept, note = _failed(cycle, node, given, exc)
         cycle.steps.append(FilterStep(node.name, given, kept, note))
         if kept.any():
             given = kept
             node = node.on_success or node.on_either
+        elif following is None:
+            return kept
         else:
-            following = node.on_failure or node.on_either
-            if following is None:
-                return kept
             node = following
     return given
+
+
+def _failed(cycle: Cycle, node: Node, given: Mask, error: Exception) -> tuple[Mask, str]:
+    text = error_text(error)
+    cycle.failures.append(
+        PluginFailure(extension_point="Filter", type=NODE, name=node.name, error=text, timed=False)
+    )
+    return np.zeros_like(given), f"failed: {text}"

@@ -1,37 +1,50 @@
 """The nodes of the latency tree: queue and KV bands, LoRA affinity, thresholds.
 
 A band is the lowest slice of the range of a metric among the node's own input, so near-ties
-survive for the next node: the slice is (max - min) / n wide, in whole requests for queues.
+survive for the next node: the slice is (max - min) / n wide, in whole requests for queues. Values
+that are no finite numbers widen no band and are in none, unless there are no others.
 Reference: GAIE v0.3.0 pkg/epp/scheduling/filter.go.
 """
 
+import math
+
 import numpy as np
 
-from epp.backend.endpoint_table import EndpointTable, Mask
+from epp.backend.endpoint_table import EndpointTable, Floats, Mask
 from epp.scheduling.filters.decision_tree import NodeFilter
 from epp.scheduling.framework import Cycle
 
 
 def least_queue(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
     """Keep the lowest band of waiting requests: up to min + (max - min) // n."""
-    waiting = table.waiting
-    among = waiting[given]
-    if among.size == 0:
-        return given, "nobody"
-    low = float(among.min())
-    limit = low + (max(0.0, float(among.max())) - low) // among.size
-    return given & (waiting <= limit), f"waiting <= {limit:.0f}"
+    limit = _band_limit(table.waiting[given], whole=True)
+    if math.isnan(limit):
+        return given, "no queue length known"
+    return given & (table.waiting <= limit), f"waiting <= {limit:g}"
 
 
 def least_kv_cache(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
     """Keep the lowest band of KV-cache use: up to min + (max - min) / n."""
-    usage = table.kv_usage
-    among = usage[given]
+    limit = _band_limit(table.kv_usage[given], whole=False)
+    if math.isnan(limit):
+        return given, "no KV-cache use known"
+    return given & (table.kv_usage <= limit), f"kv <= {limit:.3g}"
+
+
+def _band_limit(among: Floats, *, whole: bool) -> float:
+    """Upper edge of the lowest band; NaN when no value is a finite number."""
     if among.size == 0:
-        return given, "nobody"
-    low = float(among.min())
-    limit = low + (max(0.0, float(among.max())) - low) / among.size
-    return given & (usage <= limit), f"kv <= {limit:.2f}"
+        return math.nan
+    slices = among.size
+    low, high = float(among.min()), float(among.max())
+    if not math.isfinite(high - low):
+        finite = among[np.isfinite(among)]
+        if finite.size == 0:
+            return math.nan
+        low, high = float(finite.min()), float(finite.max())
+    width = max(0.0, high) - low
+    step = width // slices if whole else width / slices
+    return low + step if math.isfinite(step) else low
 
 
 def low_queue(threshold: float, *, strict: bool) -> NodeFilter:
