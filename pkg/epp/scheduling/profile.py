@@ -1,9 +1,9 @@
 """SchedulerProfile: filters, then weighted scorers, then a picker; every step is kept.
 
 A plugin that raises, or answers what its contract forbids, is contained here: a filter keeps what
-it was given, a scorer scores 0, a picker is replaced by the best total. The observer's timer sees
-the exception and counts it; the result names it. Arrays that a plugin gets are read-only, so a
-plugin that writes harms nobody but itself.
+it was given, a scorer scores 0, a picker gives way to a draw among the best totals. The observer's
+timer sees the exception and counts it; the result names it. Arrays that a plugin gets are
+read-only, so a plugin that writes harms nobody but itself.
 Reference: llm-d-router pkg/epp/scheduling/scheduler_profile.go; departs from it in the containment.
 """
 
@@ -139,7 +139,8 @@ def _pick(
     except Exception as exc:
         _failed(cycle, "Picker", name, exc)
         rows = np.flatnonzero(candidates)
-        return (int(rows[int(np.argmax(totals[rows]))]),)
+        best = rows[totals[rows] == totals[rows].max()]
+        return (int(best[cycle.random.randrange(len(best))]),)
 
 
 def _weighted_sum(steps: Sequence[ScorerStep], rows: int) -> Floats:

@@ -41,7 +41,11 @@ class Scheduler:
         candidates: Mask,
         random: RandomSource,
     ) -> Decision:
-        """Decide. The decision has no picks when filters left nobody."""
+        """Decide. The decision has no picks when filters left nobody.
+
+        Raises:
+            LookupError: The handler names a profile that does not exist, or that did not run.
+        """
         cycle = Cycle(request, random)
         results: dict[str, ProfileRunResult] = {}
         for _ in range(MAX_PROFILE_RUNS):
@@ -58,5 +62,5 @@ class Scheduler:
             table=table,
             candidates=candidates,
             profiles=tuple(results.values()),
-            primary=primary,
+            primary=results[primary].profile,
         )

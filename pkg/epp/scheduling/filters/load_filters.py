@@ -83,7 +83,7 @@ def lora_affinity(threshold: float, *, strict: bool) -> NodeFilter:
 
     def keep(cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
         columns = table.columns
-        if not columns.max_adapters.any():
+        if not (columns.max_adapters.any() or columns.used_adapters.any()):
             return np.zeros_like(given), "no LoRA here"
         adapter = cycle.request.target_model
         loaded = given & table.has_adapter(adapter)

@@ -65,11 +65,12 @@ def run(
     scorers: Sequence[WeightedScorer] = (),
     picker: Any = None,
     timer: Timer | None = None,
+    seed: int = 1,
 ) -> ProfileRunResult:
     profile = SchedulerProfile(
         name="p", filters=filters, scorers=scorers, picker=picker or MaxScorePicker()
     )
-    cycle = Cycle(InferenceRequest(request_id="r"), random.Random(1))
+    cycle = Cycle(InferenceRequest(request_id="r"), random.Random(seed))
     return profile.run(cycle, TABLE, TABLE.all_rows(), timer or Timer())
 
 
@@ -203,10 +204,12 @@ def test_a_broken_picker_is_replaced_by_the_best_total(answer: Any) -> None:
     assert len(timer.errors) == 1
 
 
-def test_a_broken_picker_without_scorers_is_replaced_by_the_first_candidate() -> None:
-    result = run(filters=[Plugin("f", np.array([False, True, True]))], picker=Plugin("bad", fail))
+def test_a_broken_picker_without_scorers_is_replaced_by_a_draw_among_the_candidates() -> None:
+    kept = Plugin("f", np.array([False, True, True]))
 
-    assert result.picks == (1,)
+    picks = {run(filters=[kept], picker=Plugin("bad", fail), seed=n).picks for n in range(30)}
+
+    assert picks == {(1,), (2,)}
 
 
 def test_without_scorers_the_picker_sees_zeros_and_the_totals_stay_empty() -> None:

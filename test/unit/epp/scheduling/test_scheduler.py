@@ -83,3 +83,17 @@ def test_a_handler_that_never_ends_is_ended() -> None:
     schedule(handler)
 
     assert len(handler._names) == 100 - MAX_PROFILE_RUNS
+
+
+def test_a_primary_that_did_not_run_is_an_error_where_it_is_contained() -> None:
+    with pytest.raises(LookupError):
+        schedule(Handler(["first"], "second"))
+
+
+def test_a_profile_is_found_by_its_result_whatever_key_it_has() -> None:
+    scheduler = Scheduler({"key": profile("own-name")}, SingleProfileHandler(), no_timer)
+
+    decision = scheduler.schedule(REQUEST, TABLE, TABLE.all_rows(), random.Random(1))
+
+    assert decision.result.profile == "own-name"
+    assert decision.endpoints

@@ -207,3 +207,12 @@ def test_critical_predicate(critical: bool, want: list[int]) -> None:
 
 def test_drop_keeps_nobody() -> None:
     assert kept(drop, make_table([P()])) == []
+
+
+def test_a_loaded_adapter_counts_where_nobody_reports_slots() -> None:
+    table = make_table([P(active={"ad"}), P()])
+    cycle = Cycle(InferenceRequest(request_id="r", target_model="ad"), random.Random(1))
+
+    kept, _ = lora_affinity(1.0, strict=True)(cycle, table, table.all_rows())
+
+    assert kept.tolist() == [True, False]
