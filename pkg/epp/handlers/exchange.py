@@ -21,7 +21,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import ClassVar
 
-from epp.errors import EppError, PayloadTooLargeError
+from epp.errors import EppError
 from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
@@ -31,11 +31,13 @@ from epp.handlers.body_mode import BodyMode, body_modes
 from epp.handlers.events import Answers, Event, RequestComplete, RequestRefused, StreamBroken
 from epp.handlers.request import (
     FOREIGN_HEADERS,
+    READ_ON_FACTOR,
     REQUEST_ID_HEADER,
     content_length,
     header_map,
     request_path,
     subset_hint,
+    too_long,
 )
 from epp.handlers.response import RESPONSE_HEADERS, ResponseMeter
 
@@ -123,10 +125,6 @@ FINISHED_WHEN_CLOSED: Mapping[BodyMode, frozenset[State]] = MappingProxyType(
 )
 """Response body mode → states in which the end of the stream means a finished response. In any
 other state somebody went away: client, upstream or gateway, Envoy does not say who."""
-
-READ_ON_FACTOR = 4
-"""A body that is too long is read to its end, up to so many times the limit, and dropped: a client
-that is refused while it still sends sees a broken connection instead of the reason."""
 
 _REFUSABLE = frozenset({State.START, State.REQUEST_BODY, State.DECIDING})
 _IGNORING = frozenset({State.REFUSED, State.BROKEN})
@@ -311,7 +309,7 @@ class Exchange:
             self._has_body = False
             return self._complete()
         if content_length(self._headers) > self._max_body_bytes * READ_ON_FACTOR:
-            return self._too_large()
+            return RequestRefused(too_long(self._max_body_bytes))
         if self._request_mode is BodyMode.BUFFERED:
             return (messages.continue_headers(),)
         return ()
@@ -322,7 +320,7 @@ class Exchange:
         if self._size > self._max_body_bytes:
             self._chunks.clear()
             if self._size > self._max_body_bytes * READ_ON_FACTOR:
-                return self._too_large()
+                return RequestRefused(too_long(self._max_body_bytes))
         elif chunk:
             self._chunks.append(chunk)
         self._note_subset(message)
@@ -364,7 +362,7 @@ class Exchange:
 
     def _complete(self) -> RequestComplete | RequestRefused:
         if self._size > self._max_body_bytes:
-            return self._too_large()
+            return RequestRefused(too_long(self._max_body_bytes))
         self._body = b"".join(self._chunks)
         self._chunks.clear()
         return RequestComplete(
@@ -376,10 +374,6 @@ class Exchange:
             subset=self._subset,
             received_at=self.received_at,
         )
-
-    def _too_large(self) -> RequestRefused:
-        text = f"the request body is longer than {self._max_body_bytes} bytes"
-        return RequestRefused(PayloadTooLargeError(text))
 
     def _break(self, detail: str, *, unsupported: bool = False) -> StreamBroken:
         self._release(State.BROKEN)

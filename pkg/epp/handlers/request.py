@@ -8,7 +8,12 @@ Reference: llm-d-router ebab687 pkg/epp/util/request/headers.go, pkg/epp/metadat
 
 from collections.abc import Container, Mapping
 
+from epp.errors import PayloadTooLargeError
 from epp.gen.envoy.config.core.v3.base_pb2 import HeaderMap, Metadata
+
+READ_ON_FACTOR = 4
+"""A body that is too long is read to its end, up to so many times the limit, and dropped: a client
+that is refused while it still sends sees a broken connection instead of the reason."""
 
 REQUEST_ID_HEADER = "x-request-id"
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
@@ -66,3 +71,8 @@ def subset_hint(metadata: Metadata) -> tuple[str, ...] | None:
         return None
     values = fields[SUBSET_KEY].list_value.values
     return tuple(value.string_value for value in values if value.HasField("string_value"))
+
+
+def too_long(limit_bytes: int) -> PayloadTooLargeError:
+    """The refusal of a body above the limit."""
+    return PayloadTooLargeError(f"the request body is longer than {limit_bytes} bytes")

@@ -6,6 +6,7 @@ needs no recursion, so hostile text cannot exhaust stack or memory.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -49,10 +50,21 @@ _JsonTypesLoader.yaml_implicit_resolvers.setdefault("", []).append(
 )
 
 
+_MERGE = frozenset({("<<", None), ("<<", "")})
+"""A plain ``<<``, which other loaders merge; in quotes it is a key like any other."""
+
+
+def _construct_float(_loader: _JsonTypesLoader, node: yaml.ScalarNode) -> float:
+    value = float(node.value)
+    if not math.isfinite(value):
+        raise _problem(f"{node.value} is beyond the range of numbers", node)
+    return value
+
+
 def _construct_mapping(loader: _JsonTypesLoader, node: yaml.MappingNode) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
+        if isinstance(key_node, yaml.ScalarNode) and (key_node.value, key_node.style) in _MERGE:
             raise _problem("merge keys (<<) are not supported", key_node)
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
@@ -70,6 +82,7 @@ def _problem(message: str, node: yaml.Node) -> DocumentError:
 
 
 _JsonTypesLoader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_JsonTypesLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def load_documents(data: bytes, *, is_json: bool = False) -> Sequence[Any]:
@@ -125,8 +138,14 @@ def _load_json(text: str) -> Any:
             result[key] = value
         return result
 
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise DocumentError(f"{text} is no JSON number")
+        return value
+
     try:
-        return json.loads(text, object_pairs_hook=pairs)
+        return json.loads(text, object_pairs_hook=pairs, parse_float=finite, parse_constant=finite)
     except json.JSONDecodeError as exc:
         raise DocumentError(f"line {exc.lineno}: {exc.msg}") from exc
     except (ValueError, RecursionError) as exc:

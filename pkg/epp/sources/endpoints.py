@@ -14,6 +14,7 @@ from epp_api.meta import Condition, ObjectMeta
 from epp_api.v1.inferencepool_types import InferencePool, InferencePoolSpec, LabelSelector, Port
 
 POOL_NAME = "endpoints"
+MAX_PORT = 65535
 MAX_PORTS = 8
 """Limit of ``spec.targetPorts``."""
 
@@ -78,7 +79,8 @@ class StaticSource:
         return [self._pod(address, ports) for address, ports in by_address.items()]
 
     def _pod(self, address: str, ports: Sequence[int]) -> Pod:
-        name = f"endpoint-{address.replace('.', '-').replace(':', '-').strip('-')}"
+        whole = ipaddress.ip_address(address).exploded  # ::1 and 1:: must not share a name
+        name = f"endpoint-{whole.replace('.', '-').replace(':', '-')}"
         active = ",".join(str(port) for port in ports)
         return Pod(
             metadata=ObjectMeta(
@@ -95,11 +97,15 @@ def _check(endpoints: Sequence[tuple[str, int]]) -> None:
     seen = set()
     for address, port in endpoints:
         try:
-            ipaddress.ip_address(address)
+            parsed = ipaddress.ip_address(address)
         except ValueError as exc:
             raise ConfigError(
                 "must be an IP address and a port", source="--endpoint", value=f"{address}:{port}"
             ) from exc
-        if (address, port) in seen:
+        if not 1 <= port <= MAX_PORT:
+            raise ConfigError(
+                f"the port must be from 1 to {MAX_PORT}", source="--endpoint", value=port
+            )
+        if (parsed, port) in seen:
             raise ConfigError("given twice", source="--endpoint", value=f"{address}:{port}")
-        seen.add((address, port))
+        seen.add((parsed, port))

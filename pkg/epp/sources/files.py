@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from watchfiles import awatch
 
@@ -30,8 +31,15 @@ GONE_SECONDS = 0.5
 """How often to look for a directory that has disappeared."""
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-Stamp = tuple[int, int, int]
-"""Modification time, size and inode: a change of any means other contents."""
+
+
+class Stamp(NamedTuple):
+    """A change of any field means other contents, or another right to read them."""
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
 
 
 def _wall_clock() -> datetime:
@@ -118,7 +126,7 @@ class FileSource:
     def _settled(self, name: str, stamp: Stamp) -> Stamp:
         """An emptied file is believed at the next look: many writers truncate before they write."""
         known = self._stamps.get(name)
-        if stamp[1] or not known or not known[1] or name in self._emptied:
+        if stamp.size or not known or not known.size or name in self._emptied:
             self._emptied.discard(name)
             return stamp
         self._emptied.add(name)
@@ -166,7 +174,7 @@ class FileSource:
                     continue
                 with contextlib.suppress(OSError):  # gone between two looks
                     stat = path.stat()
-                    stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                    stamp = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
                     yield str(path.relative_to(self._directory)), stamp
 
     def _read(self, name: str) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from epp.logs import get_logger
 from epp.sources.documents import DocumentError, load_documents
 from epp.sources.problems import ManifestProblem
-from epp.sources.validation import Manifest, ManifestValidator
+from epp.sources.validation import TYPES, Manifest, ManifestValidator
 from epp_api.meta import NamespacedName
 
 log = get_logger(__name__)
@@ -69,12 +69,15 @@ class ManifestSet:
             )
             return
         fresh = _File()
+        kept: dict[ObjectId, Manifest] = {}
         ignored = set()
         for position, document in enumerate(documents, 1):
             if not self._checker.is_ours(document):
                 ignored.add(str(document.get("kind")))
                 continue
-            self._take(fresh, previous, document, name, position)
+            if not self._take(fresh, document, name, position):
+                kept |= self._last_good(previous, document)
+        fresh.objects = {**kept, **fresh.objects}
         fresh.ignored = frozenset(ignored)
         if fresh.ignored - previous.ignored:
             log.info("other kinds are ignored", file=name, kinds=sorted(fresh.ignored))
@@ -113,7 +116,8 @@ class ManifestSet:
         objects = {object_id: self._dated(object_id, m, now) for object_id, m in merged.items()}
         return Change(objects, replaced, tuple(problems))
 
-    def _take(self, fresh: _File, previous: _File, document: Any, name: str, position: int) -> None:
+    def _take(self, fresh: _File, document: Any, name: str, position: int) -> bool:
+        """Take over a document; False when it is not valid."""
         outcome = self._checker.validate(document)
         if isinstance(outcome, Manifest):
             object_id = (outcome.type_id, outcome.key)
@@ -121,15 +125,23 @@ class ManifestSet:
                 fresh.problems.append(_declared_twice(object_id, name, name))
             else:
                 fresh.objects[object_id] = outcome
-            return
+            return True
         placed = [replace(problem, file=name, document=position) for problem in outcome]
         fresh.problems.extend(placed)
+        return False
+
+    def _last_good(self, previous: _File, document: Any) -> dict[ObjectId, Manifest]:
+        """What an invalid document may have been before: its object, or as little as can be told."""
         identity = self._checker.identity(document)
-        if identity is not None:
-            kept = {k: m for k, m in previous.objects.items() if k[1] == identity[1]}
-        else:  # nobody can tell which object this was: keep all that the file declared
-            kept = previous.objects
-        fresh.objects = {**kept, **fresh.objects}
+        if identity is None:  # without a name it may have been any object of the file
+            return previous.objects
+        type_id, key = identity
+        exact = type_id in TYPES  # a mistyped kind leaves the name to go by
+        return {
+            object_id: manifest
+            for object_id, manifest in previous.objects.items()
+            if object_id[1] == key and (not exact or object_id[0] == type_id)
+        }
 
     def _replaced(self, merged: Mapping[ObjectId, Manifest]) -> frozenset[ObjectId]:
         found = set()

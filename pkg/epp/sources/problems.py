@@ -30,7 +30,12 @@ class ManifestProblem:
         place = f"{self.file} (document {self.document})" if self.document > 1 else self.file
         parts = [part for part in (place, self.object, self.field, self.message) if part]
         text = ": ".join(parts)
-        return f"{text} (got {self.value})" if self.value else text
+        return _one_line(f"{text} (got {self.value})" if self.value else text)
+
+
+def _one_line(text: str) -> str:
+    """Escape what would break a line, a terminal or UTF-8: names come from outside."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object) -> str:

@@ -23,6 +23,23 @@ _PLAIN_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 _END_ANCHOR = re.compile(r"(?<!\\)\$(?=$|\|)")
 _UNSUPPORTED = "x-kubernetes-"
 
+_LABEL_VALUE: Mapping[str, Any] = {
+    "type": "string",
+    "maxLength": 63,
+    "pattern": r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?\Z",
+}
+_UNREAD_METADATA = (
+    "deletionGracePeriodSeconds",
+    "finalizers",
+    "generateName",
+    "managedFields",
+    "ownerReferences",
+    "selfLink",
+)
+_RFC_3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+
 METADATA_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "required": ["name"],
@@ -41,11 +58,13 @@ METADATA_SCHEMA: Mapping[str, Any] = {
         "uid": {"type": "string"},
         "resourceVersion": {"type": "string"},
         "generation": {"type": "integer", "minimum": 0, "format": "int64"},
-        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "labels": {"type": "object", "additionalProperties": _LABEL_VALUE},
         "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
         "creationTimestamp": {"type": "string", "format": "date-time"},
         "deletionTimestamp": {"type": "string", "format": "date-time"},
+        **{name: {} for name in _UNREAD_METADATA},
     },
+    "additionalProperties": False,
 }
 
 POD_SCHEMA: Mapping[str, Any] = {
@@ -98,7 +117,9 @@ def _is_ip(value: object) -> bool:
 
 @_FORMATS.checks("date-time", raises=ValueError)
 def _is_date_time(value: object) -> bool:
-    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+    if not isinstance(value, str):
+        return True
+    return bool(_RFC_3339.fullmatch(value)) and bool(datetime.fromisoformat(value.upper()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +152,7 @@ def json_schema(structural: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def normalised(value: Any, schema: Mapping[str, Any]) -> Any:
-    """A copy without nulls and with the schema's defaults."""
+    """A copy without nulls, with the schema's defaults, and with 80.0 read as the integer 80."""
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         other = schema.get("additionalProperties")
@@ -147,6 +168,8 @@ def normalised(value: Any, schema: Mapping[str, Any]) -> Any:
         return kept
     if isinstance(value, list):
         return [normalised(child, schema.get("items", {})) for child in value]
+    if isinstance(value, float) and value.is_integer() and schema.get("type") == "integer":
+        return int(value)
     return value
 
 
@@ -158,7 +181,12 @@ def validator(schema: Mapping[str, Any]) -> Draft202012Validator:
 def schema_errors(checker: Draft202012Validator, document: Any) -> list[SchemaError]:
     """All violations in path order, in the API server's words where it has a fixed phrase."""
     found = [e for error in checker.iter_errors(document) for e in _translated(error)]
-    return sorted(found, key=lambda error: (path_text(error.path), error.message))
+    return sorted(found, key=lambda error: (_order(error.path), error.message))
+
+
+def _order(path: Path) -> list[tuple[int, str]]:
+    """Positions sort as numbers, names as text."""
+    return [(part, "") if isinstance(part, int) else (-1, part) for part in path]
 
 
 def path_text(path: Path) -> str:

@@ -4,6 +4,7 @@ Schemas and rules are the CRDs' (``config/crd/bases``); nothing is written twice
 API server: bounds, kind, nulls and defaults, schema, then CEL rules.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,9 @@ TYPES: Mapping[tuple[str, str], type[ApiObject]] = {
 
 OTHER_KINDS = frozenset({"InferenceObjective", "InferenceModelRewrite", "InferencePoolImport"})
 """Kinds of our groups that are not read."""
+
+
+_MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`( - at `(?P<parent>[^`]*)`)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +180,9 @@ class ManifestValidator:
         prepared: dict[str, Any] = normalised(kept, schema)
         metadata = prepared.get("metadata")
         if isinstance(metadata, dict):
-            metadata.setdefault("namespace", self._default_namespace)
+            namespace = metadata.get("namespace")
+            if namespace is None or namespace == "":
+                metadata["namespace"] = self._default_namespace
         return prepared
 
     def _rule_errors(
@@ -213,8 +219,20 @@ class ManifestValidator:
         try:
             obj = msgspec.convert(document, TYPES[type_id])
         except (msgspec.ValidationError, OverflowError) as exc:
-            return [ManifestProblem(message=str(exc), object=document["kind"])]
+            return [_untyped(document, str(exc))]
         return Manifest(type_id=type_id, key=obj.metadata.key, obj=obj, document=document)
+
+
+def _untyped(document: Mapping[str, Any], text: str) -> ManifestProblem:
+    """What the typed object demands beyond the schema: v1alpha2 admits a model without a spec."""
+    metadata = document["metadata"]
+    named = f"{document['kind']} {metadata['namespace']}/{metadata['name']}"
+    missing = _MISSING.fullmatch(text)
+    if missing is None:
+        return ManifestProblem(message=text, object=named)
+    parent = (missing["parent"] or "").removeprefix("$").removeprefix(".")
+    field = f"{parent}.{missing['field']}" if parent else missing["field"]
+    return ManifestProblem(message="is required", object=named, field=field)
 
 
 def _children(

@@ -64,7 +64,12 @@ Every flag of `epp serve` is accepted as well and handed to the EPP (`epp serve 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the supervisor's flags to a parser."""
-    what = parser.add_argument_group("what to run")
+    _add_what(parser.add_argument_group("what to run"))
+    _add_gateway(parser.add_argument_group("gateway"))
+    _add_running(parser.add_argument_group("running"))
+
+
+def _add_what(what: argparse._ArgumentGroup) -> None:
     what.add_argument("--demo", action="store_true", help="four simulated pods and sample requests")
     what.add_argument("--once", action="store_true", help="with --demo: exit after the table")
     what.add_argument(
@@ -80,7 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IP:PORT",
         help="a model server, without manifests; repeat for more",
     )
-    envoy = parser.add_argument_group("gateway")
+
+
+def _add_gateway(envoy: argparse._ArgumentGroup) -> None:
     envoy.add_argument(
         "--path",
         choices=["lean", "gateway"],
@@ -116,7 +123,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"Envoy's admin port, loopback only (default: {DEFAULT_ADMIN_PORT}, or a free one)",
     )
-    run = parser.add_argument_group("running")
+
+
+def _add_running(run: argparse._ArgumentGroup) -> None:
     run.add_argument(
         "--state-dir",
         type=Path,
@@ -155,7 +164,7 @@ def options_from(namespace: argparse.Namespace, rest: Sequence[str]) -> Standalo
         raise ConfigError(
             "needs --demo: without it there is no table to end after", source="--once"
         )
-    if namespace.drain_seconds < 0:
+    if not namespace.drain_seconds >= 0:
         raise ConfigError(
             "must not be negative", source="--drain-seconds", value=namespace.drain_seconds
         )

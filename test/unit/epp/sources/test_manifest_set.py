@@ -265,7 +265,6 @@ def test_a_json_file_is_read_as_json(manifests: ManifestSet) -> None:
     assert texts(manifests.resolve(T1)) == ["a.json: duplicate key 'kind'"]
 
 
-@pytest.mark.xfail(strict=True, reason="what was kept for the nameless document counts as declared")
 def test_a_document_without_a_name_does_not_hold_back_later_documents(
     manifests: ManifestSet,
 ) -> None:
@@ -279,7 +278,6 @@ def test_a_document_without_a_name_does_not_hold_back_later_documents(
     assert texts(change) == ["a.yaml: Pod: metadata: is required"]
 
 
-@pytest.mark.xfail(strict=True, reason="the last good version is looked up by name, not by kind")
 def test_an_invalid_document_does_not_keep_an_object_of_another_kind(
     manifests: ManifestSet,
 ) -> None:
