@@ -2,7 +2,7 @@
 
 Process CPU (user + system) of the EPP and of Envoy, divided by requests; beside it the same for a
 minimal grpc.aio server that lets everything pass, in the same run: compare ratios, machines differ.
-Scraping goes on meanwhile and is part of the figure; its share is shown.
+Scraping goes on meanwhile; "EPP - scraping" takes off what it costs under traffic, measured apart.
 
 Usage: bench_request.py [--quick]
 """
@@ -121,39 +121,54 @@ async def measure(load: Load, port: int, server: int, envoy: int, seconds: float
 
 
 async def measure_path(
-    path: DataPath, directory: Path, sims: Sims, seconds: float
+    path: DataPath, directory: Path, sims: Sims, seconds: float, scraping: float
 ) -> list[list[str]]:
     """Both servers on one path; a row per load."""
     figures: dict[str, list[Figure]] = {}
     loads = [SMALL, LARGE, STREAM]
     echo_port = free_port()
     eds = directory / "endpoints.yaml"
-    async with epp_server(directory, sims) as (grpc, health, pid, metrics):
+    async with epp_server(directory, sims) as (grpc, health, pid):
         async with gateway(directory, path, grpc, health) as (port, envoy):
             for load in loads:
                 figures[load.name] = [await measure(load, port, pid, envoy, seconds)]
-        scrape = await scrape_share(pid, metrics)
     assert eds.exists()
     async with child(sys.executable, str(HERE / "ext_proc_echo.py"), str(echo_port), path) as echo:
         await asyncio.sleep(1.0)
         async with gateway(directory, path, echo_port, echo_port) as (port, envoy):
             for load in loads:
                 figures[load.name].append(await measure(load, port, echo.pid, envoy, seconds))
-    return [row(path, load, *figures[load.name]) for load in loads] + [
-        [path, "scraping 100 endpoints, without traffic", f"{scrape:.3f} core", "", "", "", "", ""]
-    ]
+    return [row(path, load, *figures[load.name], scraping=scraping) for load in loads]
 
 
-async def scrape_share(pid: int, _metrics: int) -> float:
-    """Cores that an EPP without traffic uses."""
+async def measure_scraping(directory: Path, sims: Sims, seconds: float) -> tuple[float, float]:
+    """Cores that scraping takes; on the lean path, where a long reply costs the EPP nothing."""
+    async with epp_server(directory, sims) as (grpc, health, pid):
+        async with gateway(directory, "lean", grpc, health) as (port, _):
+            return await scrape_share(pid, port, max(seconds, 3.0))
+
+
+async def scrape_share(pid: int, port: int, seconds: float) -> tuple[float, float]:
+    """Cores that scraping takes: without traffic, and while one slow stream keeps the pool awake."""
     await asyncio.sleep(1.5)
     before = cpu_seconds(pid)
     await asyncio.sleep(3.0)
-    return (cpu_seconds(pid) - before) / 3.0
+    idle = (cpu_seconds(pid) - before) / 3.0
+    argv = [sys.executable, str(HERE / "load.py"), "--port", str(port), "--connections", "1"]
+    process = await asyncio.create_subprocess_exec(
+        *(*argv, "--seconds", str(seconds), "--tokens", "2000", "--stream"),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    await asyncio.sleep(0.5)
+    before = cpu_seconds(pid)
+    await asyncio.sleep(seconds - 1.0)
+    awake = (cpu_seconds(pid) - before) / (seconds - 1.0)
+    await process.wait()
+    return idle, awake
 
 
 @contextlib.asynccontextmanager
-async def epp_server(directory: Path, sims: Sims) -> AsyncIterator[tuple[int, int, int, int]]:
+async def epp_server(directory: Path, sims: Sims) -> AsyncIterator[tuple[int, int, int]]:
     """``epp serve`` on the simulated pods; ports and process id."""
     grpc, health, metrics = free_port(), free_port(), free_port()
     endpoints = [part for a in sims.addresses for part in ("--endpoint", f"{a}:{sims.port}")]
@@ -165,17 +180,19 @@ async def epp_server(directory: Path, sims: Sims) -> AsyncIterator[tuple[int, in
     async with child(*argv) as process:
         ready = lambda: local_http.answers("127.0.0.1", metrics, "/readyz")  # noqa: E731
         await eventually(ready, seconds=20)
-        yield grpc, health, process.pid, metrics
+        yield grpc, health, process.pid
 
 
-def row(path: DataPath, load: Load, ours: Figure, echo: Figure) -> list[str]:
+def row(path: DataPath, load: Load, ours: Figure, echo: Figure, *, scraping: float) -> list[str]:
     """One line of the table."""
+    alone = ours.server - scraping / ours.rate * 1e6
     return [
         path,
         load.name,
         f"{ours.server:.0f}",
         f"{echo.server:.0f}",
-        f"{ours.server / echo.server:.2f}",
+        f"{alone:.0f}",
+        f"{alone / echo.server:.2f}",
         f"{ours.envoy:.0f}",
         f"{echo.envoy:.0f}",
         f"{ours.rate:.0f}",
@@ -186,15 +203,31 @@ async def run(*, quick: bool) -> None:
     """Measure and print."""
     seconds = 2.0 if quick else 6.0
     table = Table(title="CPU per request in µs (grpc.aio transport, 100 endpoints, 1 Envoy worker)")
-    names = ["path", "load", "EPP", "echo", "EPP/echo", "Envoy", "Envoy (echo)", "EPP units/s"]
+    names = [
+        "path",
+        "load",
+        "EPP",
+        "echo",
+        "EPP - scraping",
+        "/ echo",
+        "Envoy",
+        "Envoy (echo)",
+        "units/s",
+    ]
     for name in names:
         table.add_column(name, justify="left" if name in {"path", "load"} else "right")
     async with Sims(ENDPOINTS, first="127.0.60.1", arguments=SIM) as sims:
+        with tempfile.TemporaryDirectory() as directory:
+            idle, awake = await measure_scraping(Path(directory), sims, seconds)
         paths: tuple[DataPath, ...] = ("lean", "gateway")
         for path in paths:
             with tempfile.TemporaryDirectory() as directory:
-                for line in await measure_path(path, Path(directory), sims, seconds):
-                    table.add_row(*line)
+                rows = await measure_path(path, Path(directory), sims, seconds, awake)
+            for line in rows:
+                table.add_row(*line)
+    table.caption = (
+        f"scraping {ENDPOINTS} endpoints: {idle:.3f} core idle, {awake:.3f} under traffic"
+    )
     Console(width=130).print(table)
 
 
