@@ -97,7 +97,7 @@ def explain(decision: Decision) -> str:
     parts += [_narrowed(step) for step in run.filters if _narrows(step)]
     left = int(run.filters[-1].after.sum()) if run.filters else int(decision.candidates.sum())
     if run.scorers:
-        parts.append(f"highest score {run.totals[row]:.2f} of {left}")
+        parts.append(f"score {run.totals[row]:.2f}, {run.picker} of {left}")
     elif left > 1:
         parts.append(f"random of {left}")
     elif len(table) == 1:

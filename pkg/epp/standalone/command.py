@@ -16,6 +16,7 @@ from epp.standalone import demo, live
 from epp.standalone.child import ChildSpec
 from epp.standalone.options import StandaloneOptions
 from epp.standalone.plan import Plan, ServePorts, make_plan
+from epp.standalone.ports import start_in_turn
 from epp.standalone.supervisor import Supervisor
 
 REPORT_COLUMNS = 150
@@ -38,24 +39,31 @@ async def run_standalone(
     console = _console()
     errors = Console(stderr=True)
     with _state_dir(options) as state_dir:
-        plan = make_plan(
-            options, state_dir, named=named, max_request_body_bytes=max_request_body_bytes
-        )
-        plan = replace(plan, epp=_echoing(plan.epp, errors, everything=not console.is_terminal))
-        for note in plan.notes:
-            console.print(note, highlight=False)
-        supervisor = Supervisor(plan=plan, drain_seconds=options.drain_seconds)
-        stop = _stop_on_signals(supervisor, errors)
-        try:
-            await supervisor.start()
-            return await _serve(supervisor, console, stop)
-        except TransportError as exc:
-            errors.print(f"epp: {exc}", highlight=False, markup=False)
-            return 1
-        finally:
-            await supervisor.stop()
-            if not options.once:
-                console.print("stopped", highlight=False)
+        async with contextlib.AsyncExitStack() as turn:
+            await turn.enter_async_context(start_in_turn(lambda: _tell_wait(errors)))
+            plan = make_plan(
+                options, state_dir, named=named, max_request_body_bytes=max_request_body_bytes
+            )
+            plan = replace(plan, epp=_echoing(plan.epp, errors, everything=not console.is_terminal))
+            for note in plan.notes:
+                console.print(note, highlight=False)
+            supervisor = Supervisor(plan=plan, drain_seconds=options.drain_seconds)
+            stop = _stop_on_signals(supervisor, errors)
+            try:
+                await supervisor.start()
+                await turn.aclose()
+                return await _serve(supervisor, console, stop)
+            except TransportError as exc:
+                errors.print(f"epp: {exc}", highlight=False, markup=False)
+                return 1
+            finally:
+                await supervisor.stop()
+                if not options.once:
+                    console.print("stopped", highlight=False)
+
+
+def _tell_wait(errors: Console) -> None:
+    errors.print("another run is starting, waiting for my turn ...", highlight=False)
 
 
 def _console() -> Console:

@@ -1,10 +1,63 @@
-"""Ports of standalone mode: a taken default is replaced by a free one, a taken choice is an error."""
+"""Ports of standalone mode: a taken default is replaced by a free one, a taken choice is an error.
 
+Between the look at a port and the child's bind nobody holds it. Runs of one user that start at
+the same moment therefore take turns, from the look until their children listen.
+"""
+
+import asyncio
+import contextlib
 import errno
+import fcntl
+import os
 import socket
-from collections.abc import Iterable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
 
 from epp.errors import ConfigError
+
+TURN_SECONDS = 60.0
+"""A start that takes longer than this has gone wrong; the next run does not wait for it."""
+
+TURN_POLL_SECONDS = 0.05
+
+
+@contextlib.asynccontextmanager
+async def start_in_turn(
+    on_wait: Callable[[], None],
+    *,
+    lock_file: Path | None = None,
+    patience_seconds: float = TURN_SECONDS,
+) -> AsyncIterator[None]:
+    """Hold the turn to claim ports and start listening on them.
+
+    Args:
+        on_wait: Called once when another run has the turn.
+        lock_file: What runs take turns by; one per user in the temporary directory.
+        patience_seconds: How long to wait; afterwards go on without the turn.
+    """
+    path = lock_file or Path(tempfile.gettempdir(), f"epp-standalone-{os.getuid()}.lock")
+    with contextlib.ExitStack() as held:
+        try:
+            lock = held.enter_context(path.open("a"))
+        except OSError:  # nowhere to take turns: as good as alone
+            yield
+            return
+        await _wait_for(lock.fileno(), on_wait, patience_seconds)
+        yield
+
+
+async def _wait_for(lock: int, on_wait: Callable[[], None], patience_seconds: float) -> None:
+    deadline = asyncio.get_running_loop().time() + patience_seconds
+    told = False
+    while asyncio.get_running_loop().time() < deadline:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if not told:
+            told = True
+            on_wait()
+        await asyncio.sleep(TURN_POLL_SECONDS)
 
 
 def claim_port(

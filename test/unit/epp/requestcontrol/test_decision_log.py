@@ -98,7 +98,7 @@ def test_the_line_tells_the_load_and_what_narrowed_the_choice() -> None:
         pytest.param(decide([P(failing=True)]), "its scrapes fail", id="failing"),
         pytest.param(
             decide([P(0, 0.5), P(0, 0.5)], scorers=[WeightedScorer(scorer=ByCache(), weight=3)]),
-            "highest score 1.50 of 2",
+            "score 1.50, max-score-picker of 2",
             id="scored",
         ),
         pytest.param(decide([P()], filters=[Broken()]), "broken failed", id="failed-plugin"),

@@ -1,11 +1,12 @@
 """Ports: a taken default is replaced and said, a taken choice is an error."""
 
+import asyncio
 import socket
 
 import pytest
 
 from epp.errors import ConfigError
-from epp.standalone.ports import claim_port
+from epp.standalone.ports import claim_port, start_in_turn
 
 HOST = "127.0.0.1"
 
@@ -57,3 +58,46 @@ def test_zero_asks_for_any_free_port():
 def test_an_address_that_is_not_ours_is_an_error():
     with pytest.raises(ConfigError, match="cannot listen there"):
         claim_port("--port", chosen=None, default=18080, host="192.0.2.1")
+
+
+async def test_runs_that_start_at_once_take_turns(tmp_path):
+    lock_file, order, waits = tmp_path / "turn", [], asyncio.Event()
+    first_may_end = asyncio.Event()
+
+    async def first() -> None:
+        async with start_in_turn(lambda: order.append("first waits"), lock_file=lock_file):
+            order.append("first starts")
+            await first_may_end.wait()
+            order.append("first is up")
+
+    async def second() -> None:
+        async with start_in_turn(waits.set, lock_file=lock_file):
+            order.append("second starts")
+
+    running = asyncio.create_task(first())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(second())
+    await waits.wait()
+    first_may_end.set()
+    await asyncio.gather(running, waiting)
+
+    assert order == ["first starts", "first is up", "second starts"]
+
+
+async def test_a_run_that_hangs_in_its_start_does_not_stop_the_next(tmp_path):
+    lock_file, waited = tmp_path / "turn", []
+
+    async with start_in_turn(lambda: None, lock_file=lock_file):
+        async with start_in_turn(
+            lambda: waited.append(True), lock_file=lock_file, patience_seconds=0.01
+        ):
+            pass
+
+    assert waited == [True]
+
+
+async def test_without_a_place_for_the_lock_a_run_starts_at_once(tmp_path):
+    async with start_in_turn(lambda: None, lock_file=tmp_path / "no" / "such" / "folder"):
+        started = True
+
+    assert started
