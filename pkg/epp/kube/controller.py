@@ -143,7 +143,7 @@ class Controller:
         """Reconcile a key that was taken from the queue, and decide what happens next."""
         try:
             outcome, after = await self._reconcile(key)
-            self._on_outcome(self.name, outcome)
+            self._tell(outcome)
             match outcome:
                 case Outcome.ERROR | Outcome.REQUEUE:
                     self.queue.add_rate_limited(key)
@@ -168,6 +168,13 @@ class Controller:
         if result.requeue_after > 0:
             return Outcome.REQUEUE_AFTER, result.requeue_after
         return (Outcome.REQUEUE if result.requeue else Outcome.SUCCESS), 0.0
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Tell the observer; one that fails must not end the worker."""
+        try:
+            self._on_outcome(self.name, outcome)
+        except Exception as exc:
+            log.error("outcome observer failed", controller=self.name, error=exc)
 
     async def _work(self) -> None:
         while True:

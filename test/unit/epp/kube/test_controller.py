@@ -222,15 +222,43 @@ async def test_stop_cancels_what_is_running_and_may_be_repeated() -> None:
     assert rig.queue.idle
 
 
+class _BrokenQueue(WorkQueue[NamespacedName]):
+    """A queue with a defect: nothing of it can be taken."""
+
+    async def get(self) -> NamespacedName:
+        raise RuntimeError("queue is broken")
+
+
 async def test_a_worker_that_dies_is_reported() -> None:
+    controller = Controller("pod", returning(Result()), queue=_BrokenQueue())
+    await controller.start()
+
+    with pytest.raises(RuntimeError, match="queue is broken"):
+        await controller.wait_ended()
+    await controller.stop()
+
+
+async def test_an_observer_that_fails_does_not_end_the_worker() -> None:
     def broken(_name: str, _outcome: str) -> None:
         raise RuntimeError("observer is broken")
 
-    controller = Controller("pod", returning(Result()), on_outcome=broken)
+    queue: WorkQueue[NamespacedName] = WorkQueue()
+    seen: list[NamespacedName] = []
+    both = asyncio.Event()
+
+    class Recording:
+        async def reconcile(self, key: NamespacedName) -> Result:
+            seen.append(key)
+            if len(seen) == 2:
+                both.set()
+            return Result()
+
+    controller = Controller("pod", Recording(), on_outcome=broken, queue=queue)
     await controller.start()
 
-    controller.queue.add(KEY)
-
-    with pytest.raises(RuntimeError, match="observer is broken"):
-        await controller.wait_ended()
+    queue.add(KEY)
+    queue.add(NamespacedName("other", "key"))
+    await asyncio.wait_for(both.wait(), 5)
     await controller.stop()
+
+    assert seen == [KEY, NamespacedName("other", "key")]
