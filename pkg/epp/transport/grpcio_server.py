@@ -23,7 +23,14 @@ import grpc.aio
 
 from epp.errors import TransportError
 from epp.logs import get_logger
-from epp.transport.stream import CloseReason, Services, StatusCode, StreamFactory, StreamHandler
+from epp.transport.stream import (
+    CloseReason,
+    Metadata,
+    Services,
+    StatusCode,
+    StreamFactory,
+    StreamHandler,
+)
 
 log = get_logger(__name__)
 
@@ -164,7 +171,16 @@ def _method(
 class _Stream:
     """One stream: sender for its handler, coroutine for the library."""
 
-    __slots__ = ("_busy", "_context", "_flusher", "_queue", "_reason", "_status", "_task")
+    __slots__ = (
+        "_busy",
+        "_context",
+        "_flusher",
+        "_queue",
+        "_reason",
+        "_status",
+        "_task",
+        "_trailing",
+    )
 
     def __init__(self, context: _Context) -> None:
         self._context = context
@@ -173,7 +189,16 @@ class _Stream:
         self._flusher: asyncio.Task[None] | None = None
         self._reason: CloseReason | None = None
         self._status: tuple[StatusCode, str] | None = None
+        self._trailing: Metadata = ()
         self._task = asyncio.current_task()
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the peer sent along with the request."""
+        return tuple((str(key), value) for key, value in self._context.invocation_metadata() or ())
+
+    def hold(self, change_bytes: int) -> None:
+        """Not counted here: the library's own flow control is all the bound there is."""
 
     def send(self, payload: bytes) -> None:
         """Send one message, in order. Never blocks."""
@@ -182,11 +207,18 @@ class _Stream:
         self._queue.append(payload)
         self._ensure_flushed()
 
-    def finish(self, code: StatusCode = StatusCode.OK, details: str = "") -> None:
+    def finish(
+        self,
+        code: StatusCode = StatusCode.OK,
+        details: str = "",
+        *,
+        metadata: Metadata = (),
+    ) -> None:
         """End the stream after everything sent so far. The second call is ignored."""
         if self._status is not None or self._reason is not None:
             return
         self._status = code, details
+        self._trailing = metadata
         self._ensure_flushed()
 
     def shut_down(self) -> None:
@@ -296,6 +328,8 @@ class _Stream:
             code, details = self._status
             self._context.set_code(_CODES[code])
             self._context.set_details(details)
+            if self._trailing:
+                self._context.set_trailing_metadata(tuple(self._trailing))
         if handler is not None:
             _tell_closed(handler, self._reason)
 

@@ -9,10 +9,13 @@ concurrently for one stream:
 at creation; they may be sent from inside a call or later (a request that had to wait).
 After ``on_closed`` or ``finish`` a ``send`` is ignored.
 
+A handler that raises ends its stream with INTERNAL; one that keeps what it was given (a body that
+is not complete) says so with ``hold``, so that a connection's memory has a bound.
+
 No domain words here: a message is the payload of one gRPC message.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -33,20 +36,44 @@ class StatusCode(Enum):
     CANCELLED = 1
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
 
 
+Metadata = Sequence[tuple[str, str | bytes]]
+"""Names in lower case; a name that ends in ``-bin`` has bytes, any other text."""
+
+
 class StreamSender(Protocol):
     """Our side of one stream."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the peer sent along with the request."""
+        ...
+
+    def hold(self, change_bytes: int) -> None:
+        """Say that the handler keeps this many bytes more (or, negative, fewer) than before."""
+        ...
 
     def send(self, payload: bytes) -> None:
         """Send one message, in order. Never blocks."""
         ...
 
-    def finish(self, code: StatusCode = StatusCode.OK, details: str = "") -> None:
-        """End the stream after everything sent so far. The second call is ignored."""
+    def finish(
+        self,
+        code: StatusCode = StatusCode.OK,
+        details: str = "",
+        *,
+        metadata: Metadata = (),
+    ) -> None:
+        """End the stream after everything sent so far. The second call is ignored.
+
+        The metadata goes with the status, in the trailers.
+        """
         ...
 
 

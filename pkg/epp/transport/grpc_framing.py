@@ -1,0 +1,231 @@
+"""gRPC on HTTP/2, sans-I/O: request heads, length-prefixed messages, status trailers.
+
+Nothing here knows streams or sockets. What a peer does wrong is a ``GrpcError`` with the status
+that the stream is answered with.
+Reference: the gRPC over HTTP/2 protocol specification; a compressed message without a known
+encoding is UNIMPLEMENTED.
+"""
+
+import base64
+import binascii
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes
+
+from epp.transport.http2 import Header
+from epp.transport.stream import Metadata, StatusCode
+
+PREFIX_BYTES = 5
+"""A flag and the length."""
+
+RESPONSE_HEADERS: Sequence[Header] = (
+    (b":status", b"200"),
+    (b"content-type", b"application/grpc"),
+    (b"grpc-accept-encoding", b"identity,gzip"),
+)
+TRAILERS_ONLY_HEADERS: Sequence[Header] = RESPONSE_HEADERS[:2]
+"""With the status, the whole answer of a stream without messages."""
+
+UNSUPPORTED_MEDIA_TYPE: Sequence[Header] = ((b":status", b"415"), (b"content-length", b"0"))
+
+_GRPC_KINDS = (b"application/grpc+", b"application/grpc;")
+_ENCODINGS = frozenset({b"identity", b"gzip"})
+_TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_MAX_TIMEOUT_DIGITS = 8
+_MESSAGE_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
+_RESERVED = (b":", b"grpc-")
+_NOT_METADATA = frozenset({b"content-type", b"te", b"user-agent", b"content-length"})
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+
+
+class GrpcError(Exception):
+    """A stream cannot go on.
+
+    Attributes:
+        code: Status for the peer.
+    """
+
+    def __init__(self, code: StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """What the headers of a request say.
+
+    Attributes:
+        path: ``/package.Service/Method``.
+        timeout_seconds: Until when the peer waits, None for ever.
+        gzip: Messages may be compressed.
+    """
+
+    path: str
+    timeout_seconds: float | None
+    gzip: bool
+
+
+def parse_head(headers: Sequence[Header]) -> RequestHead | None:
+    """Read the headers of a request; None when it is not gRPC at all. Raises GrpcError."""
+    fields = dict(headers)
+    kind = fields.get(b"content-type", b"")
+    if kind != b"application/grpc" and not kind.startswith(_GRPC_KINDS):
+        return None
+    if fields.get(b":method") != b"POST":
+        return None
+    encoding = fields.get(b"grpc-encoding", b"identity")
+    if encoding not in _ENCODINGS:
+        raise GrpcError(
+            StatusCode.UNIMPLEMENTED, f"grpc-encoding {_shown(encoding)} is not supported"
+        )
+    timeout = fields.get(b"grpc-timeout")
+    return RequestHead(
+        fields.get(b":path", b"").decode("latin-1"),
+        None if timeout is None else parse_timeout(timeout),
+        encoding == b"gzip",
+    )
+
+
+def parse_timeout(value: bytes) -> float:
+    """Seconds of a ``grpc-timeout``. Raises GrpcError naming the value."""
+    digits, unit = value[:-1], _TIMEOUT_UNITS.get(value[-1:])
+    if unit is None or not digits.isdigit() or len(digits) > _MAX_TIMEOUT_DIGITS:
+        raise GrpcError(StatusCode.INVALID_ARGUMENT, f"grpc-timeout {_shown(value)} is malformed")
+    return int(digits) * unit
+
+
+def metadata_of(headers: Sequence[Header]) -> Metadata:
+    """The caller's own metadata; names end in ``-bin`` for bytes."""
+    return tuple(
+        (name.decode("latin-1"), _decoded(name, value))
+        for name, value in headers
+        if not name.startswith(_RESERVED) and name not in _NOT_METADATA
+    )
+
+
+def metadata_headers(metadata: Metadata) -> Sequence[Header]:
+    """Our metadata as header fields."""
+    return [
+        (
+            name.encode("latin-1"),
+            base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode(),
+        )
+        for name, value in metadata
+    ]
+
+
+def status_trailers(code: StatusCode, details: str = "", metadata: Metadata = ()) -> list[Header]:
+    """Trailers that end a stream."""
+    trailers = [(b"grpc-status", b"%d" % code.value)]
+    if details:
+        trailers.append((b"grpc-message", encode_details(details)))
+    if metadata:
+        trailers += metadata_headers(metadata)
+    return trailers
+
+
+def encode_details(details: str) -> bytes:
+    """Percent-encode a status message: printable ASCII but ``%`` stays."""
+    return quote_from_bytes(details.encode(), safe=_MESSAGE_SAFE).encode("ascii")
+
+
+def frame(payload: bytes) -> bytes:
+    """One message with its prefix."""
+    return b"\x00" + len(payload).to_bytes(4, "big") + payload
+
+
+class Deframer:
+    """Cuts the body of one request into messages.
+
+    Args:
+        max_bytes: Largest message, compressed or not.
+        gzip: Messages may be compressed.
+    """
+
+    __slots__ = ("_buffer", "_gzip", "_max_bytes", "_wanted")
+
+    def __init__(self, max_bytes: int, *, gzip: bool = False) -> None:
+        self._buffer = bytearray()
+        self._wanted = 0
+        self._max_bytes = max_bytes
+        self._gzip = gzip
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of a message that is not complete."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """Take body bytes, return the messages that are complete now. Raises GrpcError.
+
+        Messages before the fault of an erroneous one are lost, and with them the stream.
+        """
+        buffer = self._buffer
+        if not buffer and len(data) >= PREFIX_BYTES:
+            length = int.from_bytes(data[1:PREFIX_BYTES], "big")
+            if len(data) == length + PREFIX_BYTES and length <= self._max_bytes:
+                payload = data[PREFIX_BYTES:]
+                return (payload,) if data[0] == 0 else (self._inflated(data[0], payload),)
+        buffer += data
+        if len(buffer) < self._wanted:
+            return ()
+        return self._cut(buffer)
+
+    def _cut(self, buffer: bytearray) -> Sequence[bytes]:
+        messages: list[bytes] = []
+        start = 0
+        self._wanted = 0
+        with memoryview(buffer) as view:
+            while len(buffer) - start >= PREFIX_BYTES:
+                length = int.from_bytes(view[start + 1 : start + PREFIX_BYTES], "big")
+                if length > self._max_bytes:
+                    raise _too_large(length, self._max_bytes)
+                end = start + PREFIX_BYTES + length
+                if end > len(buffer):
+                    self._wanted = end - start
+                    break
+                payload = bytes(view[start + PREFIX_BYTES : end])
+                flag = buffer[start]
+                messages.append(payload if flag == 0 else self._inflated(flag, payload))
+                start = end
+        if start:
+            del buffer[:start]
+        return messages
+
+    def _inflated(self, flag: int, payload: bytes) -> bytes:
+        if flag != 1:
+            raise GrpcError(StatusCode.INTERNAL, f"the compression flag {flag} is unknown")
+        if not self._gzip:
+            raise GrpcError(
+                StatusCode.UNIMPLEMENTED, "a message is compressed, but no grpc-encoding says how"
+            )
+        inflater = zlib.decompressobj(_GZIP_WINDOW)
+        try:
+            plain = inflater.decompress(payload, self._max_bytes + 1)
+        except zlib.error as exc:
+            raise GrpcError(StatusCode.INTERNAL, f"a message is not valid gzip: {exc}") from exc
+        if len(plain) > self._max_bytes:
+            raise _too_large(len(plain), self._max_bytes)
+        if not inflater.eof:
+            raise GrpcError(StatusCode.INTERNAL, "a message is truncated gzip")
+        return plain
+
+
+def _too_large(length: int, limit: int) -> GrpcError:
+    return GrpcError(
+        StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes is larger than {limit}"
+    )
+
+
+def _decoded(name: bytes, value: bytes) -> str | bytes:
+    if not name.endswith(b"-bin"):
+        return value.decode("latin-1")
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _shown(value: bytes, limit: int = 64) -> str:
+    return repr(value[:limit].decode("latin-1"))

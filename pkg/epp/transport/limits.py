@@ -1,0 +1,127 @@
+"""Limits of the native transport: what a peer may ask of one connection, with the reasons.
+
+Every number stands well above what a gateway does in normal life and well below what hurts. Over
+a limit the stream or the connection ends, with a counter and one log line per connection; other
+connections do not notice.
+"""
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A token bucket: ``burst`` at once, ``per_second`` in the long run."""
+
+    burst: int
+    per_second: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportLimits:
+    """What one server, connection, stream or turn may use."""
+
+    max_connections: int = 10_000
+    """Open connections. A gateway keeps a few per worker thread; above this, the connection
+    without streams that has been silent longest makes room, and if none has, the new one goes."""
+
+    max_streams: int = 10_000
+    """Streams open at once on one connection. Envoy's own default is 1,024 on one connection."""
+
+    max_message_bytes: int = 33 * MIB
+    """One message: Envoy's buffer of 32 MiB for one body, and 1 MiB around it."""
+
+    max_send_bytes: int | None = None
+    """One message of ours; None is no limit."""
+
+    max_connection_bytes: int = 256 * MIB
+    """What one connection may make us keep: incomplete messages, bodies that handlers hold, and
+    answers that the peer does not take. The stream that asks for more ends, and a peer that does
+    not take its answers is not served until it does."""
+
+    stream_window_bytes: int = 16 * MIB
+    """Receive window of a stream. An update goes out when half of it is used up, so a large one
+    keeps updates, which cost the peer a system call each, rare."""
+
+    connection_window_bytes: int = 32 * MIB
+    """Receive window of a connection: what can arrive before it has been dealt with."""
+
+    max_header_bytes: int = 32 << 10
+    """Decoded header list. A gRPC request has some 500 bytes, metadata included."""
+
+    max_header_count: int = 128
+    """Fields in a header list."""
+
+    max_continuations: int = 8
+    """CONTINUATION frames after one HEADERS frame: enough for the header list at 4 KiB each."""
+
+    max_settings: int = 32
+    """Entries in one SETTINGS frame; RFC 9113 defines seven."""
+
+    max_unsent_acks: int = 1_000
+    """Acknowledgements of SETTINGS and PING that wait because the peer does not read."""
+
+    resets: Rate = Rate(burst=100_000, per_second=20_000)
+    """RST_STREAM frames. A gateway resets a stream per request in some phases of ext_proc, so the
+    long-run rate is well above the requests one core can answer."""
+
+    glitches: Rate = Rate(burst=100_000, per_second=20_000)
+    """Frames that are legal but pointless, as the engine counts them (a reset of a stream that has
+    just ended is one)."""
+
+    control_frames: Rate = Rate(burst=2_000, per_second=200)
+    """PING and SETTINGS frames. Keep-alive needs one in some seconds."""
+
+    empty_frames: Rate = Rate(burst=10_000, per_second=2_000)
+    """DATA frames that neither carry anything nor end a stream. Honest peers send none; gRPC
+    clients end a stream with one, which does not count."""
+
+    stalled_stream_seconds: float = 20.0
+    """How long a stream may owe the rest of a message, its first message, or (once we have
+    finished) its own end, without any progress."""
+
+    preface_seconds: float = 10.0
+    """How long a new connection, its TLS handshake not included, may take to say HTTP/2."""
+
+    idle_seconds: float = 3600.0
+    """How long a connection without streams is kept. Envoy closes its own after an hour."""
+
+    keepalive_seconds: float = 60.0
+    """Silence after which we ask a peer whether it is there."""
+
+    keepalive_timeout_seconds: float = 20.0
+    """How long its answer may take."""
+
+    turn_seconds: float = 0.002
+    """How long one read may keep the event loop; what is left goes on in the next turn."""
+
+    max_backlog_events: int = 200_000
+    """Events that wait for their turn; above this the socket is not read."""
+
+
+DEFAULT_LIMITS = TransportLimits()
+
+
+class TokenBucket:
+    """Counts one kind of event against a rate.
+
+    Args:
+        rate: What is allowed.
+        now: Seconds, of the clock that ``take`` is called with.
+    """
+
+    __slots__ = ("_rate", "_tokens", "_updated")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._rate = rate
+        self._tokens = float(rate.burst)
+        self._updated = now
+
+    def take(self, now: float) -> bool:
+        """Take one; False when there is none left."""
+        rate = self._rate
+        tokens = self._tokens + (now - self._updated) * rate.per_second
+        self._updated = now
+        self._tokens = min(tokens, float(rate.burst)) - 1.0
+        return self._tokens >= 0.0

@@ -1,0 +1,329 @@
+"""NativeConnection: the gRPC streams of one HTTP/2 connection, sans-I/O.
+
+Bytes in (``receive``), work (``work``), bytes out (``output``); the asyncio side is in
+``native_protocol``. Everything runs on one event loop.
+
+How pressure works. The engine takes in whatever arrives, so that window updates and resets always
+count; what it makes of it waits in the backlog until there is time (a turn is bounded) and room
+(the peer takes its answers). Windows open again only for data that was dealt with, so a backlog
+has a bound, and a peer that does not read stops being served, not being heard.
+
+Invariant: a stream is in ``_streams`` from its request until its handler was told the end.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from epp.logs import get_logger
+from epp.transport.grpc_framing import (
+    TRAILERS_ONLY_HEADERS,
+    UNSUPPORTED_MEDIA_TYPE,
+    Deframer,
+    GrpcError,
+    parse_head,
+    status_trailers,
+)
+from epp.transport.http2 import (
+    CANCEL,
+    ENHANCE_YOUR_CALM,
+    NO_ERROR,
+    DataReceived,
+    Event,
+    Header,
+    Http2,
+    Http2Error,
+    PingAcknowledged,
+    PingReceived,
+    RequestReceived,
+    SettingsReceived,
+    StreamClosed,
+    StreamReset,
+    TrailersReceived,
+)
+from epp.transport.limits import TokenBucket, TransportLimits
+from epp.transport.native_stream import Cancellable, NativeStream
+from epp.transport.stats import TransportStats
+from epp.transport.stream import CloseReason, Services, StatusCode
+
+log = get_logger(__name__)
+
+_CLOCK_EVERY = 16
+"""Events between two looks at the clock."""
+
+_UNAVAILABLE = status_trailers(StatusCode.UNAVAILABLE, "the server is shutting down")
+_STALLED = status_trailers(StatusCode.DEADLINE_EXCEEDED, "the request makes no progress")
+_LATE = status_trailers(StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+_TOO_MUCH = status_trailers(
+    StatusCode.RESOURCE_EXHAUSTED, "the requests of this connection take too much memory"
+)
+
+
+class NativeConnection:
+    """Streams and their handlers.
+
+    Args:
+        services: Factory of handlers by method path.
+        limits: What the peer may use.
+        stats: Counters of the server.
+        clock: Monotonic seconds.
+        call_later: Starts a timer, for deadlines.
+        flush: Called when an answer is ready outside of ``work``.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        limits: TransportLimits,
+        stats: TransportStats,
+        *,
+        clock: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Cancellable],
+        flush: Callable[[], None],
+    ) -> None:
+        self.engine = Http2(limits)
+        self.limits = limits
+        self.stats = stats
+        self.unsent_bytes = 0
+        self.answered_pings = 0
+        self._services = services
+        self._clock = clock
+        self._call_later = call_later
+        self._flush = flush
+        self._streams: dict[int, NativeStream] = {}
+        self._incomplete: dict[int, float] = {}
+        self._to_reset: list[int] = []
+        self._now = 0.0
+        self._backlog: deque[Event] = deque()
+        self._held_bytes = 0
+        self._working = False
+        self._last_stream_id = 0
+        self._blocked_since: float | None = None
+        now = clock()
+        self._control_frames = TokenBucket(limits.control_frames, now)
+        self._empty_frames = TokenBucket(limits.empty_frames, now)
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            RequestReceived: self._on_request,
+            DataReceived: self._on_data,
+            TrailersReceived: self._on_trailers,
+            StreamReset: self._on_reset,
+            StreamClosed: self._on_closed,
+            PingReceived: self._on_control_frame,
+            SettingsReceived: self._on_control_frame,
+            PingAcknowledged: self._on_ping_acknowledged,
+        }
+
+    @property
+    def open_streams(self) -> int:
+        """Streams whose handlers have not been told the end."""
+        return len(self._streams)
+
+    @property
+    def quiet(self) -> bool:
+        """No stream is open and nothing waits to be sent."""
+        return not self._streams and not self._backlog and not self.engine.queued_bytes()
+
+    @property
+    def last_stream_id(self) -> int:
+        """The latest stream that the peer opened."""
+        return self._last_stream_id
+
+    @property
+    def overfull(self) -> bool:
+        """More waits than should: the socket is not to be read."""
+        return len(self._backlog) > self.limits.max_backlog_events
+
+    @property
+    def crowded(self) -> bool:
+        """The peer does not take its answers."""
+        pending = self.engine.queued_bytes() + self.unsent_bytes + self._held_bytes
+        return pending > self.limits.max_connection_bytes
+
+    def receive(self, data: bytes) -> None:
+        """Take in what the peer sent; ``work`` deals with it. Raises Http2Error."""
+        self._backlog.extend(self.engine.receive(data))
+
+    def work(self) -> bool:
+        """Deal with what waits, for the length of a turn; True when it should go on soon.
+
+        Raises:
+            Http2Error: The peer asks for too much.
+        """
+        backlog, clock, handlers = self._backlog, self._clock, self._handlers
+        if not backlog:
+            return False
+        self._now = clock()
+        until = self._now + self.limits.turn_seconds
+        self._working = True
+        try:
+            count = 0
+            while backlog:
+                if not count % _CLOCK_EVERY and count and (clock() > until or self.crowded):
+                    break
+                count += 1
+                event = backlog.popleft()
+                handle = handlers.get(type(event))
+                if handle is not None:
+                    handle(event)
+        finally:
+            self._working = False
+        return bool(backlog) and not self.crowded
+
+    def output(self, amount: int) -> bytes:
+        """Bytes for the peer, at most so many; empty when there are none now."""
+        engine = self.engine
+        data = engine.data_to_send(amount)
+        if data or not (self._to_reset or self._blocked_since or engine.queued_bytes()):
+            return data
+        if engine.queued_bytes():
+            if self._blocked_since is None:
+                self._blocked_since = self._clock()
+            return data
+        self._unblock()
+        for stream_id in self._to_reset:
+            engine.reset(stream_id, NO_ERROR)
+        self._to_reset.clear()
+        return engine.data_to_send(amount)
+
+    def sweep(self) -> None:
+        """End streams that have made no progress for too long. Raises nothing."""
+        self._now = self._clock()
+        limit = self._now - self.limits.stalled_stream_seconds
+        stalled = [stream_id for stream_id, since in self._incomplete.items() if since < limit]
+        for stream_id in stalled:
+            del self._incomplete[stream_id]
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                self.engine.reset(stream_id, CANCEL)
+            else:
+                self.stats.errors["stalled stream"] += 1
+                stream.end(CloseReason.CANCELLED, _STALLED)
+
+    def shut_down(self) -> None:
+        """End every stream with UNAVAILABLE: the server goes away."""
+        self._end_all(CloseReason.SHUTDOWN, _UNAVAILABLE)
+
+    def lost(self) -> None:
+        """The connection is gone, and every stream with it."""
+        self._backlog.clear()
+        self._unblock()
+        self._end_all(CloseReason.CANCELLED, None)
+
+    # What a stream calls
+
+    def answered(self) -> None:
+        """Something was queued: written at the end of this turn, or now."""
+        if not self._working:
+            self._flush()
+
+    def stream_ended(self, stream: NativeStream) -> None:
+        """Nothing more will be asked of the stream; its peer still owes the end of its side."""
+        if self._streams.pop(stream.stream_id, None) is None:
+            return
+        if stream.peer_is_done:
+            self._incomplete.pop(stream.stream_id, None)
+        else:
+            now = self._now if self._working else self._clock()
+            self._incomplete[stream.stream_id] = now
+
+    def held(self, change_bytes: int) -> None:
+        """The memory that incomplete requests take changed by this much."""
+        self._held_bytes += change_bytes
+
+    # What the peer did
+
+    def _on_request(self, event: RequestReceived) -> None:
+        stream_id = self._last_stream_id = event.stream_id
+        self.stats.streams += 1
+        try:
+            head = parse_head(event.headers)
+        except GrpcError as exc:
+            self._refuse(stream_id, status_trailers(exc.code, str(exc)))
+            return
+        if head is None:
+            self.engine.respond(stream_id, UNSUPPORTED_MEDIA_TYPE, end_stream=True)
+            self._to_reset.append(stream_id)
+            return
+        factory = self._services.get(head.path)
+        if factory is None:
+            what = f"no method {head.path[:200]!r} here"
+            self._refuse(stream_id, status_trailers(StatusCode.UNIMPLEMENTED, what))
+            return
+        deframer = Deframer(self.limits.max_message_bytes, gzip=head.gzip)
+        stream = NativeStream(self, stream_id, event.headers, deframer)
+        self._streams[stream_id] = stream
+        self._incomplete[stream_id] = self._now
+        if head.timeout_seconds is not None:
+            stream.deadline = self._call_later(head.timeout_seconds, lambda: self._late(stream))
+        stream.open(factory)
+        if event.end_stream:
+            stream.half_close()
+
+    def _on_data(self, event: DataReceived) -> None:
+        stream_id, data = event.stream_id, event.data
+        stream = self._streams.get(stream_id)
+        if data:
+            if stream is not None:
+                stream.receive(data)
+                if stream.waits_for_peer:
+                    self._incomplete[stream_id] = self._now
+                elif not stream.closed:
+                    self._incomplete.pop(stream_id, None)
+                if self._held_bytes > self.limits.max_connection_bytes:
+                    self._refuse_more(stream)
+            self.engine.acknowledge(stream_id, len(data))
+        elif not event.end_stream and not self._empty_frames.take(self._now):
+            raise _flood("empty frames")
+        if event.end_stream:
+            self._on_half_close(stream_id)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        self._on_half_close(event.stream_id)
+
+    def _on_half_close(self, stream_id: int) -> None:
+        self._incomplete.pop(stream_id, None)
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.half_close()
+
+    def _on_reset(self, _event: StreamReset) -> None:
+        self.stats.resets += 1
+
+    def _on_closed(self, event: StreamClosed) -> None:
+        stream_id = event.stream_id
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.end(CloseReason.CANCELLED)
+        self._incomplete.pop(stream_id, None)
+
+    def _on_control_frame(self, _event: Event) -> None:
+        if not self._control_frames.take(self._now):
+            raise _flood("PING or SETTINGS frames")
+
+    def _on_ping_acknowledged(self, _event: PingAcknowledged) -> None:
+        self.answered_pings += 1
+
+    def _late(self, stream: NativeStream) -> None:
+        stream.end(CloseReason.CANCELLED, _LATE)
+
+    def _refuse(self, stream_id: int, trailers: list[Header]) -> None:
+        self.engine.respond(stream_id, [*TRAILERS_ONLY_HEADERS, *trailers], end_stream=True)
+        self._to_reset.append(stream_id)
+
+    def _refuse_more(self, stream: NativeStream) -> None:
+        self.stats.errors["too much memory"] += 1
+        stream.end(CloseReason.CANCELLED, _TOO_MUCH)
+
+    def _end_all(self, reason: CloseReason, status: list[Header] | None) -> None:
+        self._now = self._clock()
+        for stream in list(self._streams.values()):
+            stream.end(reason, status)
+
+    def _unblock(self) -> None:
+        if self._blocked_since is not None:
+            self.stats.blocked_seconds += self._clock() - self._blocked_since
+            self._blocked_since = None
+
+
+def _flood(what: str) -> Http2Error:
+    return Http2Error(f"too many {what}", kind="flood", code=ENHANCE_YOUR_CALM)

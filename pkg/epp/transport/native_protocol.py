@@ -1,0 +1,277 @@
+"""NativeProtocol: one connection on asyncio; reads, works, writes, in one call where it can.
+
+It owns the socket's two valves. Reading stops while the peer does not take what we write (the
+transport's watermark) or more waits than can be dealt with; writing stops at the watermark, so
+that answers queue in one place, where they are counted.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from epp.logs import get_logger
+from epp.transport.http2 import Http2Error, last_words
+from epp.transport.limits import TransportLimits
+from epp.transport.native_connection import NativeConnection
+from epp.transport.stats import TransportStats
+from epp.transport.stream import Services
+
+log = get_logger(__name__)
+
+WRITE_BYTES = 256 << 10
+"""Handed to the socket at a time."""
+
+HIGH_WATER_BYTES = 1 << 20
+"""Unsent bytes at which writing and reading stop until half of them are gone."""
+
+CLOSE_SECONDS = 1.0
+"""How long the last bytes may take before a connection is cut."""
+
+
+class Connections(Protocol):
+    """The server, as its connections see it."""
+
+    def opened(self, protocol: "NativeProtocol") -> bool:
+        """A connection arrived; False when there is no room for it."""
+        ...
+
+    def closed(self, protocol: "NativeProtocol") -> None:
+        """A connection is gone."""
+        ...
+
+
+class NativeProtocol(asyncio.Protocol):
+    """One accepted connection.
+
+    Args:
+        server: Told of the beginning and the end.
+        services: Factory of handlers by method path.
+        limits: What the peer may use.
+        stats: Counters.
+        loop: The event loop.
+    """
+
+    def __init__(
+        self,
+        server: Connections,
+        services: Services,
+        limits: TransportLimits,
+        stats: TransportStats,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._server = server
+        self._limits = limits
+        self._stats = stats
+        self._loop = loop
+        self.connection = NativeConnection(
+            services,
+            limits,
+            stats,
+            clock=loop.time,
+            call_later=loop.call_later,
+            flush=self._flush,
+        )
+        self.heard_at = loop.time()
+        self.closing = False
+        self._transport: asyncio.Transport | None = None
+        self._writable = True
+        self._reading = True
+        self._turn_scheduled = False
+        self._heard = False
+        self._pinged_at: float | None = None
+        self._answered_pings = 0
+
+    # asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A peer connected."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError(f"not a stream transport: {transport!r}")
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self._stats.connections += 1
+        if not self._server.opened(self):
+            self.fail("connections", "too many connections")
+            return
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the peer: take in, work, answer."""
+        self.heard_at = self._loop.time()
+        self._heard = True
+        if self.closing:
+            return
+        try:
+            self.connection.receive(data)
+        except Http2Error as exc:
+            self.fail(exc.kind, str(exc), exc.code)
+            return
+        self._turn()
+
+    def eof_received(self) -> bool:
+        """The peer will write no more, and HTTP/2 has no half-open connections."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, whoever ended it."""
+        self.closing = True
+        self._transport = None
+        if exc is not None and not isinstance(exc, OSError | ssl.SSLError):
+            log.debug("connection lost", error=exc)
+        self.connection.lost()
+        self._server.closed(self)
+
+    def pause_writing(self) -> None:
+        """The peer does not take what we write."""
+        self._writable = False
+        self._set_reading()
+
+    def resume_writing(self) -> None:
+        """The peer took half of it."""
+        self._writable = True
+        self._turn()
+
+    # The server calls
+
+    @property
+    def idle(self) -> bool:
+        """No stream is open."""
+        return self.connection.open_streams == 0
+
+    def announce_shutdown(self) -> None:
+        """Ask the peer to go elsewhere, and find out when it has heard."""
+        if self.closing:
+            return
+        self.connection.engine.announce_shutdown()
+        self.connection.engine.ping()
+        self._flush()
+
+    def go_away(self) -> None:
+        """Take no more streams; close once there is none."""
+        if self.closing:
+            return
+        self.connection.engine.go_away()
+        self._flush()
+        self.close_if_quiet()
+
+    def close_if_quiet(self) -> bool:
+        """Close a connection that has nothing left to do."""
+        if self.connection.quiet:
+            self._close()
+            return True
+        return False
+
+    def shut_down(self) -> None:
+        """End what is open with UNAVAILABLE, and the connection."""
+        self.connection.shut_down()
+        self._flush()
+        self._close()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check(self, now: float) -> None:
+        """Look after the connection, every second or so: stalled streams, keep-alive, idleness."""
+        if self.closing:
+            return
+        limits, connection = self._limits, self.connection
+        connection.sweep()
+        silent = now - self.heard_at
+        if not self._heard and silent > limits.preface_seconds:
+            self.fail("no preface", "the peer does not speak")
+        elif self._pinged_at is not None:
+            self._check_ping(now)
+        elif silent > limits.keepalive_seconds:
+            self._pinged_at, self._answered_pings = now, connection.answered_pings
+            connection.engine.ping()
+        elif self.idle and silent > limits.idle_seconds:
+            self.go_away()
+            return
+        self._flush()
+
+    def fail(self, kind: str, why: str, code: int | None = None) -> None:
+        """End the connection because of what the peer did; one log line, one count."""
+        if self.closing:
+            return
+        self._stats.errors[kind] += 1
+        log.warning("connection ended", kind=kind, reason=why, peer=self._peer())
+        if code is not None and self._transport is not None:
+            self._transport.write(last_words(code, self.connection.last_stream_id))
+        self.connection.lost()
+        self._close()
+
+    # Inside
+
+    def _check_ping(self, now: float) -> None:
+        if self.connection.answered_pings != self._answered_pings or (
+            self._pinged_at is not None and self.heard_at > self._pinged_at
+        ):
+            self._pinged_at = None
+        elif self._pinged_at is not None and (
+            now - self._pinged_at > self._limits.keepalive_timeout_seconds
+        ):
+            self.fail("keep-alive", "the peer does not answer")
+            self.abort()
+
+    def _turn(self) -> None:
+        """Deal with what arrived, answer, and come back soon if there is more."""
+        self._turn_scheduled = False
+        if self.closing:
+            return
+        try:
+            more = self.connection.work()
+        except Http2Error as exc:
+            self.fail(exc.kind, str(exc), exc.code)
+            return
+        self._flush()
+        if more and not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+        self._set_reading()
+
+    def _flush(self) -> None:
+        transport, connection = self._transport, self.connection
+        if transport is None or self.closing:
+            return
+        while self._writable:
+            data = connection.output(WRITE_BYTES)
+            if not data:
+                break
+            transport.write(data)
+        connection.unsent_bytes = transport.get_write_buffer_size()
+        if not connection.engine.usable:
+            self._close()
+
+    def _set_reading(self) -> None:
+        transport = self._transport
+        wanted = self._writable and not self.connection.overfull
+        if transport is None or wanted == self._reading or transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def _close(self) -> None:
+        """Close after the last bytes; a peer that does not take them is cut off."""
+        self.closing = True
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            self._loop.call_later(CLOSE_SECONDS, self._cut)
+
+    def _cut(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _peer(self) -> str:
+        peer = self._transport.get_extra_info("peername") if self._transport else None
+        return f"{peer[0]}:{peer[1]}" if peer else "unknown"
+
+
+ProtocolFactory = Callable[[], NativeProtocol]

@@ -1,0 +1,196 @@
+"""NativeServer: the transport that answers straight from the socket (HTTP/2 by ``http2``).
+
+The same seam as the transport on ``grpc.aio``, for a fraction of its cost: no task, future or
+queue per stream or message. ``stop`` drains in the two steps of RFC 9113: a notice that lets
+streams on the way arrive, then the last stream's number.
+Reference: the measured costs of both transports are in docs/performance.md.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+
+from epp.errors import TransportError
+from epp.logs import get_logger
+from epp.transport.limits import DEFAULT_LIMITS, TransportLimits
+from epp.transport.native_protocol import NativeProtocol
+from epp.transport.stats import TransportStats
+from epp.transport.stream import Services
+
+log = get_logger(__name__)
+
+BACKLOG = 1024
+CHECK_SECONDS = 1.0
+"""How often every connection is looked after."""
+
+NOTICE_SECONDS = 0.5
+"""Between the notice and the last number: longer than a round trip to any gateway."""
+
+POLL_SECONDS = 0.02
+"""While draining: how often to look whether a connection has nothing left to do."""
+
+END_SECONDS = 2.0
+"""After the drain: how long connections may take to close."""
+
+
+class NativeServer:
+    """Serves streams of raw messages on one port.
+
+    Args:
+        services: Factory of handlers by full method path; any other path is UNIMPLEMENTED.
+        host: Address to bind: IPv4, IPv6 without brackets, or a name; empty is every address.
+        port: Port to bind; 0 takes a free one.
+        limits: What peers may use.
+        tls: TLS of the port; None serves plain text.
+        reuse_port: Let other processes of ours bind the same port, each taking a share.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        host: str = "",
+        port: int = 0,
+        limits: TransportLimits = DEFAULT_LIMITS,
+        tls: ssl.SSLContext | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        self.stats = TransportStats()
+        self._services = services
+        self._host = host
+        self._port = port
+        self._limits = limits
+        self._tls = tls
+        self._reuse_port = reuse_port
+        self._protocols: dict[NativeProtocol, None] = {}
+        self._server: asyncio.Server | None = None
+        self._keeper: asyncio.TimerHandle | None = None
+
+    @property
+    def open_streams(self) -> int:
+        """Streams open right now."""
+        return sum(protocol.connection.open_streams for protocol in self._protocols)
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open right now."""
+        return len(self._protocols)
+
+    async def start(self) -> int:
+        """Bind and serve; return the port. Raises TransportError naming the address."""
+        loop = asyncio.get_running_loop()
+        listener = self._bind()
+        self._server = await loop.create_server(
+            lambda: NativeProtocol(self, self._services, self._limits, self.stats, loop),
+            sock=listener,
+            backlog=BACKLOG,
+            ssl=self._tls,
+        )
+        self._keeper = loop.call_later(CHECK_SECONDS, self._look_after)
+        return int(listener.getsockname()[1])
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuse new streams, let open ones finish for at most the grace time, then end them.
+
+        Those left then are closed with UNAVAILABLE and ``CloseReason.SHUTDOWN``.
+        """
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_seconds
+        for protocol in list(self._protocols):
+            protocol.announce_shutdown()
+        await self._until_closed(min(deadline, loop.time() + NOTICE_SECONDS), close=False)
+        for protocol in list(self._protocols):
+            protocol.go_away()
+        await self._until_closed(deadline, close=True)
+        for protocol in list(self._protocols):
+            protocol.shut_down()
+        await self._until_closed(loop.time() + END_SECONDS, close=True)
+        for protocol in list(self._protocols):
+            protocol.abort()
+        if self._keeper is not None:
+            self._keeper.cancel()
+
+    # What connections call
+
+    def opened(self, protocol: NativeProtocol) -> bool:
+        """Make room for a connection; False when every other one is in use."""
+        self._protocols[protocol] = None
+        if len(self._protocols) <= self._limits.max_connections:
+            return True
+        others = (p for p in self._protocols if p.idle and not p.closing and p is not protocol)
+        oldest = min(others, key=lambda p: p.heard_at, default=None)
+        if oldest is None:
+            return False
+        self.stats.errors["idle made room"] += 1
+        oldest.go_away()
+        return True
+
+    def closed(self, protocol: NativeProtocol) -> None:
+        """A connection is gone."""
+        self._protocols.pop(protocol, None)
+
+    # Inside
+
+    async def _until_closed(self, deadline: float, *, close: bool) -> None:
+        loop = asyncio.get_running_loop()
+        while self._protocols and loop.time() < deadline:
+            if close:
+                for protocol in list(self._protocols):
+                    protocol.close_if_quiet()
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _look_after(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for protocol in list(self._protocols):
+            protocol.check(now)
+        self._keeper = loop.call_later(CHECK_SECONDS, self._look_after)
+
+    def _bind(self) -> socket.socket:
+        named = self._host and ":" not in self._host
+        shown = f"{self._host}:{self._port}" if named else f"[{self._host or '::'}]:{self._port}"
+        try:
+            family, address = _address(self._host, self._port)
+            listener = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as exc:
+            raise TransportError(f"cannot listen on {shown}: {exc.strerror or exc}") from exc
+        with contextlib.ExitStack() as undo:
+            undo.callback(listener.close)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            try:
+                listener.bind(address)
+            except OSError as exc:
+                raise TransportError(f"cannot listen on {shown}: {exc.strerror}") from exc
+            listener.setblocking(False)
+            undo.pop_all()
+        return listener
+
+
+def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """Where to bind; empty is every address of both families, where the machine has both."""
+    if not host:
+        family = socket.AF_INET6 if _has_ipv6() else socket.AF_INET
+        return family, ("::" if family == socket.AF_INET6 else "0.0.0.0", port)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return family, (str(address[0]), port)
+
+
+def _has_ipv6() -> bool:
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
