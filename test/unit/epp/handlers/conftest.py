@@ -24,7 +24,7 @@ from epp.handlers.server import PROCESS_METHOD, ext_proc_services
 from epp.requestcontrol.types import IncomingRequest, RoutingDecision
 from epp.scheduling.types import Decision, InferenceRequest
 from epp.testing.fake_clock import FakeClock
-from epp.transport.stream import StatusCode
+from epp.transport.stream import Metadata, StatusCode
 
 TESTDATA = Path(__file__).parents[3] / "testdata" / "ext_proc"
 NONE, STREAMED, BUFFERED, PARTIAL, DUPLEX = range(5)
@@ -205,6 +205,11 @@ class FakeSender:
     sent: list[Any] = field(default_factory=list)
     finished: tuple[StatusCode, str] | None = None
     fault: Exception | None = None
+    metadata: Metadata = ()
+    held_bytes: int = 0
+
+    def hold(self, change_bytes: int) -> None:
+        self.held_bytes += change_bytes
 
     def send(self, payload: Any) -> None:
         if self.fault is not None:
@@ -212,7 +217,14 @@ class FakeSender:
         if self.finished is None:
             self.sent.append(ProcessingResponse.FromString(payload))
 
-    def finish(self, code: Any = StatusCode.OK, details: Any = "") -> None:
+    def finish(
+        self,
+        code: StatusCode = StatusCode.OK,
+        details: str = "",
+        *,
+        metadata: Metadata = (),
+    ) -> None:
+        assert not metadata, "nothing here sends trailing metadata"
         if self.finished is None:
             self.finished = (code, details)
 
