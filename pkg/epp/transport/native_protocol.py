@@ -8,7 +8,7 @@ that answers queue in one place, where they are counted.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from epp.logs import get_logger
 from epp.transport.http2 import Http2Error, last_words
@@ -86,10 +86,9 @@ class NativeProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A peer connected."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError(f"not a stream transport: {transport!r}")
-        self._transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        # uvloop's transports are of no asyncio class
+        self._transport = stream = cast("asyncio.Transport", transport)
+        stream.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._stats.connections += 1
         if not self._server.opened(self):
             self.fail("connections", "too many connections")
