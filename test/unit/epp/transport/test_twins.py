@@ -434,16 +434,21 @@ async def test_a_message_above_the_limit_ends_its_stream_only() -> None:
 
 async def test_a_peer_that_does_not_read_blocks_only_its_own_stream() -> None:
     flood = b"x" * (1 << 20)
-    service = Service(
-        {
-            "message_hook": lambda self, p: (
-                [self.sender.send(flood) for _ in range(64)] if p == b"flood" else echo(self, p)
-            )
-        }
-    )
+    flooding = asyncio.Event()
+
+    def answer_hook(self: Recorder, payload: bytes) -> None:
+        if payload != b"flood":
+            echo(self, payload)
+            return
+        for _ in range(64):
+            self.sender.send(flood)
+        flooding.set()
+
+    service = Service({"message_hook": answer_hook})
 
     async with serving(service) as (_, port), talking(port) as slow, talking(port) as other:
         await slow.write(b"flood")
+        await soon(flooding)
         await other.write(b"hi")
         answer = await asyncio.wait_for(other.read(), 10)
         slow.cancel()
