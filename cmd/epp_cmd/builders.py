@@ -17,12 +17,14 @@ from epp.metrics.metrics import Metrics
 from epp.server.options import Options
 from epp.sources.endpoints import StaticSource
 from epp.sources.files import FileSource
+from epp.sources.kubernetes import KubernetesSource
 from epp.sources.pool_choice import choose_pool
 
 log = get_logger(__name__)
 
+Source = FileSource | StaticSource | KubernetesSource
+
 OUTCOMES = ("success", "error", "requeue", "requeue_after")
-CONTROLLERS = ("inferencepool", "inferencemodel", "pod")
 
 
 def build_collector(
@@ -93,7 +95,7 @@ class Controllers:
     def __init__(
         self,
         options: Options,
-        source: FileSource | StaticSource,
+        source: Source,
         datastore: Datastore,
         metrics: Metrics,
     ) -> None:
@@ -105,9 +107,13 @@ class Controllers:
 
     async def start(self) -> None:
         """Choose the pool and reconcile everything once. Raises ConfigError: which pool?"""
-        caches = self._source.caches
+        source, options = self._source, self._options
+        caches = source.caches
         pool = choose_pool(
-            caches, name=self._options.pool_name, namespace=self._options.pool_namespace
+            caches,
+            name=options.pool_name,
+            namespace=options.pool_namespace,
+            broken=source.broken_pools if isinstance(source, FileSource) else (),
         )
         log.info("serving pool", pool=str(pool))
         self._running = build_controllers(
@@ -135,4 +141,4 @@ class Controllers:
     def _reconciled(self, controller: str, outcome: str) -> None:
         self._metrics.reconcile_done(controller, outcome)
         if controller != "pod":
-            self._metrics.pin_models(m.spec.model_name for m in self._datastore.model_list())
+            self._metrics.pin_models(self._datastore.declared_model_names)

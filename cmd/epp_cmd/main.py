@@ -91,12 +91,15 @@ def _dispatch(arguments: Sequence[str]) -> int:
 def _serve(arguments: list[str]) -> int:
     """The EPP alone: ext_proc, health and metrics servers."""
     from epp.server.options import add_serve_arguments, options_from
-    from epp_cmd.runner import run
+    from epp.server.tls_settings import grpc_environment
 
     parser = _parser("serve", _serve.__doc__)
     add_serve_arguments(parser)
     options = options_from(parser.parse_args(arguments), os.environ)
     logs.configure(verbosity=options.verbosity, json=options.log_format == "json")
+    os.environ.update(grpc_environment(options.tls_cipher_suites))
+    from epp_cmd.runner import run  # imports grpc, which reads its environment then and only then
+
     return _run(run(options))
 
 

@@ -10,39 +10,50 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from epp.backend.collector import Collector
 from epp.backend.endpoint_rows import EndpointRows
+from epp.controller.model_status_setup import STATUS_CONTROLLER
+from epp.controller.setup import CONTROLLERS
 from epp.datastore.datastore import Datastore
 from epp.handlers.access_log import AccessLog
 from epp.handlers.server import ext_proc_services
 from epp.kube.cache_barrier import CacheBarrier
-from epp.kube.manager import Hook, Manager
+from epp.kube.manager import Hook, Manager, Runnable
 from epp.logs import get_logger
 from epp.metrics.collectors import PoolCollector
 from epp.metrics.endpoint_series import EndpointSeries
 from epp.metrics.metrics import Metrics
+from epp.metrics.stream_metrics import expose_streams
 from epp.requestcontrol.candidates import Candidates
 from epp.requestcontrol.director import Director
 from epp.requestcontrol.model_resolution import UnknownModelPolicy
+from epp.server.cert_reload import CertReloader
 from epp.server.debug_routes import decisions_route, pool_route
-from epp.server.health import Readiness, health_services
+from epp.server.health import Readiness, health_services, static_health_services
 from epp.server.metrics_server import MetricsServer
+from epp.server.metrics_tls import MetricsTls
 from epp.server.options import Options
 from epp.server.pool_view import TablePoolView
-from epp.server.tls import serving_certificate
-from epp.sources.endpoints import StaticSource
-from epp.sources.files import FileSource
 from epp.standalone.eds import EdsWriter
 from epp.transport.grpcio_server import GrpcioServer
 from epp.transport.stream import Transport
 from epp.version import __version__
-from epp_cmd.builders import CONTROLLERS, OUTCOMES, Controllers, build_collector, build_source
+from epp_cmd.builders import (
+    OUTCOMES,
+    Controllers,
+    Source,
+    build_collector,
+    build_source,
+)
+from epp_cmd.kubernetes import Kubernetes, build_kubernetes
 from epp_cmd.plugins import build_admission, build_scheduler, is_strict
+from epp_cmd.transports import GrpcPort, build_grpc_port
 
 log = get_logger(__name__)
 
@@ -62,16 +73,33 @@ async def run(options: Options) -> int:
     stop, hurry = _signals()
     program = Program(options)
     options.log_notices(log)
-    await program.start()
-    log.info("serving", version=__version__, **program.ports)
+    failed = False
     try:
-        failed = await program.run_until(stop)
-        if not failed:
-            await program.drain(hurry)
+        if await _unless_stopped(program.start(), stop):
+            log.info("serving", version=__version__, **program.ports)
+            failed = await program.run_until(stop)
+            if not failed:
+                await program.drain(hurry)
     finally:
         await program.stop()
     log.info("stopped")
     return 1 if failed else 0
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Do the work, which may wait for an API server for ever; False when told to stop before."""
+    working = asyncio.create_task(work, name="start")
+    stopping = asyncio.create_task(stop.wait(), name="stop signal while starting")
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return False
+        await working
+        return True
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -105,8 +133,10 @@ class Program:
     director: Director = field(init=False)
     readiness: Readiness = field(init=False)
     collector: Collector = field(init=False)
-    source: FileSource | StaticSource = field(init=False)
-    transport: GrpcioServer = field(init=False)
+    kubernetes: Kubernetes | None = field(init=False)
+    source: Source = field(init=False)
+    grpc: GrpcPort = field(init=False)
+    _caches_complete: bool = False
 
     def __post_init__(self) -> None:
         """Construct, bottom up; nothing runs yet."""
@@ -120,10 +150,15 @@ class Program:
         self.datastore = Datastore(self.rows)
         self.collector = build_collector(options, self.rows, self.metrics, self.datastore)
         self._listen()
-        self.source = build_source(options, self.metrics)
+        self.kubernetes = None
+        if options.source_kind == "kubernetes":
+            self.kubernetes = build_kubernetes(options, self.metrics)
+            self.source = self.kubernetes.source
+        else:
+            self.source = build_source(options, self.metrics)
         self.director = self._build_director()
-        self.readiness = Readiness({"pool": lambda: self.datastore.pool_has_synced})
-        self.transport = self._build_transport()
+        self.readiness = self._build_readiness()
+        self.grpc = self._build_grpc_port()
         self._register_metrics()
         self._arrange()
 
@@ -147,6 +182,8 @@ class Program:
     async def drain(self, hurry: asyncio.Event) -> None:
         """Turn unready, then let what runs finish, within the drain time."""
         self.readiness.drain()
+        if self.kubernetes is not None:
+            await self.kubernetes.resign()
         deadline = time.monotonic() + self.options.drain_seconds
         log.info("draining", requests=len(self.director.in_flight))
         while time.monotonic() < deadline and not hurry.is_set() and not self._quiet():
@@ -156,6 +193,8 @@ class Program:
     async def stop(self) -> None:
         """Stop everything in reverse."""
         await self._manager.stop()
+        if self.kubernetes is not None:
+            await self.kubernetes.client.close()
 
     def _quiet(self) -> bool:
         idle = time.monotonic() - self._last_request > QUIET_SECONDS
@@ -189,7 +228,7 @@ class Program:
         self._last_request = time.monotonic()
         self.collector.request_arrived()
 
-    def _build_transport(self) -> GrpcioServer:
+    def _build_grpc_port(self) -> GrpcPort:
         options = self.options
         services = ext_proc_services(
             self.director,
@@ -197,17 +236,9 @@ class Program:
             access_log=AccessLog(self.director),
             max_request_body=options.max_request_body_bytes,
         )
-        credentials = None
-        if options.secure_serving:
-            credentials = serving_certificate(options.cert_path).credentials()
-        return GrpcioServer(
-            services,
-            host=options.bind_address,
-            port=options.grpc_port,
-            max_receive_bytes=options.grpc_max_receive_bytes,
-            max_send_bytes=options.grpc_max_send_bytes,
-            credentials=credentials,
-        )
+        if options.health_checking:
+            services = {**services, **static_health_services()}
+        return build_grpc_port(options, services)
 
     def _register_metrics(self) -> None:
         collector = PoolCollector(
@@ -216,35 +247,83 @@ class Program:
             staleness_seconds=self.options.metrics_staleness_seconds,
         )
         self.metrics.registry.register(collector)
-        self.metrics.observe_streams(lambda: self.transport.open_streams)
-        self.metrics.declare(reconciles=[(c, o) for c in CONTROLLERS for o in OUTCOMES])
+        if self.options.grpc_stream_metrics and self.grpc.stats is not None:
+            expose_streams(self.metrics.registry, self.metrics.name_sets, self.grpc.stats)
+        self.metrics.observe_streams(lambda: self.grpc.transport.open_streams)
+        self.metrics.declare(
+            reconciles=[(name, o) for name in self._controller_names() for o in OUTCOMES]
+        )
+
+    def _controller_names(self) -> Sequence[str]:
+        return CONTROLLERS if self.kubernetes is None else (*CONTROLLERS, STATUS_CONTROLLER)
+
+    def _build_readiness(self) -> Readiness:
+        conditions: dict[str, Callable[[], bool]] = {
+            "first lists": lambda: self._caches_complete,
+            "pool": lambda: self.datastore.pool_has_synced,
+            "gRPC port": lambda: "grpc_port" in self.ports,
+        }
+        if self.kubernetes is not None and self.kubernetes.elector is not None:
+            conditions["leadership"] = self.kubernetes.is_leader
+        return Readiness(conditions)
 
     def _arrange(self) -> None:
+        """What starts after what. Health and metrics first: the lists may take their time."""
         options, manager = self.options, self._manager
+        health = GrpcioServer(
+            health_services(self.readiness, strict_names=options.leader_election),
+            host=options.bind_address,
+            port=options.grpc_health_port,
+        )
+        web, web_certificates = self._build_web()
+        caches = CacheBarrier(list(self.source.caches.by_type.values()))
+        manager.add_group("health", self._server("grpc_health_port", health))
+        manager.add_group("metrics", Hook(self._bind("metrics_port", web.start), web.stop))
+        manager.add_group("scraper", self.collector)
+        if self.kubernetes is not None:
+            manager.add_group("events", self.kubernetes.events)
+        manager.add_group("source", self.source)
+        manager.add_group("caches", caches, Hook(self._note_caches_complete))
+        manager.add_group(
+            "controllers", Controllers(options, self.source, self.datastore, self.metrics)
+        )
+        manager.add_group("certificates", *self._certificate_reloaders(), *web_certificates)
+        manager.add_group("ext_proc", self._server("grpc_port", self.grpc.transport))
+        if self.kubernetes is not None:
+            elector = self.kubernetes.elector
+            manager.add_group("status", self.kubernetes.status)
+            manager.add_group("election", *(() if elector is None else (elector,)))
+
+    def _build_web(self) -> tuple[MetricsServer, Sequence[Runnable]]:
+        options = self.options
+        tls = None
+        if options.metrics_cert_dir is not None:
+            tls = MetricsTls(options.metrics_cert_dir, options.metrics_client_ca_file)
         web = MetricsServer(
             self.metrics.registry,
             port=options.metrics_port,
             host=options.bind_address,
             not_ready_reasons=self._not_ready_reasons,
+            guard=None if self.kubernetes is None else self.kubernetes.guard,
+            tls=tls,
         )
         web.add_json_route(
             "/debug/pool",
-            pool_route(self.datastore, self.director, lambda: self.transport.open_streams),
+            pool_route(self.datastore, self.director, lambda: self.grpc.transport.open_streams),
         )
         web.add_json_route("/debug/decisions", decisions_route(self.director.decisions))
-        health = GrpcioServer(
-            health_services(self.readiness),
-            host=options.bind_address,
-            port=options.grpc_health_port,
-        )
-        controllers = Controllers(options, self.source, self.datastore, self.metrics)
-        manager.add_group("scraper", self.collector)
-        manager.add_group("source", self.source)
-        manager.add_group("caches", CacheBarrier(list(self.source.caches.by_type.values())))
-        manager.add_group("controllers", controllers)
-        manager.add_group("health", self._server("grpc_health_port", health))
-        manager.add_group("ext_proc", self._server("grpc_port", self.transport))
-        manager.add_group("metrics", Hook(self._bind("metrics_port", web.start), web.stop))
+        if tls is None or options.metrics_cert_dir is None:
+            return web, ()
+        return web, (CertReloader(options.metrics_cert_dir, tls.reload),)
+
+    def _certificate_reloaders(self) -> Sequence[Runnable]:
+        directory, reload = self.options.cert_path, self.grpc.reload
+        if reload is None or directory is None or not self.options.cert_reload:
+            return ()
+        return (CertReloader(directory, lambda: reload(directory)),)
+
+    async def _note_caches_complete(self) -> None:
+        self._caches_complete = True
 
     def _server(self, name: str, transport: Transport) -> Hook:
         async def end() -> None:

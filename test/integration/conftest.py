@@ -1,16 +1,20 @@
-"""Fixtures: simulated pods, and standalone stacks with a real Envoy on both data paths."""
+"""Fixtures: simulated pods, and a gateway of every kind with a real Envoy in front of them."""
 
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
+from epp.testing.gateway import Gateway
+from epp.testing.gateway_envoy import FLAVOURS
 from epp.testing.stack import Manifests, Sims, Stack
 
 SIM_ARGUMENTS = [
     *("--model", "tiny", "--lora", "sup-a,sup-b", "--max-loras", "2", "--speed", "10"),
     *("--num-gpu-blocks", "200000", "--prefill-tokens-per-second", "10000000"),
 ]
+STANDALONE_PATHS = ("lean", "gateway")
 
 
 def declare_models(manifests: Manifests) -> None:
@@ -28,21 +32,32 @@ async def sims():
         yield pods
 
 
-async def _stack(path: str, sims: Sims, directory: Path):
+def _stack(kind: str, sims: Sims, directory: Path) -> Stack | Gateway:
     manifests = Manifests(directory / "manifests")
     manifests.pool(sims.port)
     declare_models(manifests)
     manifests.pods(sims.addresses)
-    arguments = ["--manifests", str(manifests.directory), "--path", path, "-v=3"]
+    if kind in FLAVOURS:
+        endpoints = [f"{address}:{sims.port}" for address in sims.addresses]
+        return Gateway(kind, directory / "state", manifests=manifests, endpoints=endpoints)
+    arguments = ["--manifests", str(manifests.directory), "--path", kind, "-v=3"]
     return Stack(directory / "state", *arguments, wait_endpoints=3)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["lean", "gateway"])
+@pytest_asyncio.fixture(
+    scope="session",
+    loop_scope="session",
+    params=[
+        # One worker runs all tests of a kind, so each is started once.
+        pytest.param(kind, marks=pytest.mark.xdist_group(f"stack-{kind}"))
+        for kind in (*STANDALONE_PATHS, *FLAVOURS)
+    ],
+)
 async def stack(request, sims, tmp_path_factory):
-    """A stack per data path, for tests that leave it as they found it."""
-    directory = tmp_path_factory.mktemp(request.param)
-    async with await _stack(request.param, sims, directory) as running:
-        running.path = request.param
+    """A standalone stack per data path and a gateway of each flavour, for tests that leave it
+    as they found it.
+    """
+    async with _stack(request.param, sims, tmp_path_factory.mktemp(request.param)) as running:
         yield running
 
 

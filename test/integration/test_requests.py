@@ -1,4 +1,4 @@
-"""What a client sees through a real Envoy, on both data paths."""
+"""What a client sees through a real Envoy: both data paths, and gateways of the field."""
 
 import asyncio
 import json
@@ -12,42 +12,51 @@ from epp.testing.stack import eventually
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="session")]
 
+MARK_HEADER = "x-test-mark"
 MESSAGES = [{"role": "user", "content": "Who picks the pod?"}]
 
 
 async def send(stack, path, body, *, method="POST", **headers):
-    """One raw request; returns the reply and its request id."""
-    request_id = str(uuid.uuid4())
+    """One raw request; returns the reply and the mark by which a pod's record of it is found.
+
+    The mark is no x-request-id, because gateways at the edge replace a client's own.
+    """
+    mark = str(uuid.uuid4())
     data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     names = {k.replace("_", "-"): v for k, v in headers.items()}
-    names = {"content-type": "application/json", "x-request-id": request_id, **names}
+    names = {"content-type": "application/json", MARK_HEADER: mark, **names}
     reply = await local_http.request(
         "127.0.0.1", stack.port, method, path, headers=names, body=data, deadline_seconds=60
     )
-    return reply, request_id
+    return reply, mark
+
+
+async def decision(stack, seen):
+    """Why a request went where a pod saw it."""
+    return await stack.decision(seen["headers"]["x-request-id"][0])
 
 
 async def test_chat_is_served_by_the_pod_that_was_picked(stack):
-    reply, request_id = await send(
+    reply, mark = await send(
         stack, "/v1/chat/completions", {"model": "tiny", "messages": MESSAGES, "max_tokens": 4}
     )
 
-    decision = await stack.decision(request_id)
     assert reply.status == 200
     assert reply.headers["x-went-into-resp-headers"] == "true"
-    served = await sims_request(stack, request_id)
-    assert decision["targets"] == [f"{served['address']}:{served['port']}"]
+    served = await sims_request(stack, mark)
+    explained = await decision(stack, served)
+    assert explained["targets"] == [f"{served['address']}:{served['port']}"]
 
 
-async def sims_request(stack, request_id):
+async def sims_request(stack, mark):
     """What reached a pod of a request, with the pod's address."""
     for endpoint in (await stack.pool())["endpoints"]:
         host, port = endpoint["address"].rsplit(":", 1)
         state = await local_http.get_json(host, int(port), "/admin/state")
         for request in state["requests"]:
-            if request_id in request["headers"].get("x-request-id", ()):
+            if mark in request["headers"].get(MARK_HEADER, ()):
                 return {**request, "address": host, "port": port}
-    raise AssertionError(f"no pod saw {request_id}")
+    raise AssertionError(f"no pod saw {mark}")
 
 
 async def test_multi_part_content_completions_and_embeddings_are_served(client):
@@ -91,9 +100,9 @@ async def test_a_split_rewrites_the_model_and_leaves_every_other_byte(stack):
         b'{"seed": 12345678901234567890, "model" : "support","prompt":"caf\xc3\xa9","max_tokens":2}'
     )
 
-    reply, request_id = await send(stack, "/v1/completions", body)
+    reply, mark = await send(stack, "/v1/completions", body)
 
-    seen = await sims_request(stack, request_id)
+    seen = await sims_request(stack, mark)
     assert reply.status == 200
     assert seen["model"] in {"sup-a", "sup-b"}
     assert seen["body_bytes"] == len(body) - len("support") + len(seen["model"])
@@ -138,12 +147,13 @@ async def test_a_bad_body_is_a_400_that_says_why(stack, body, text):
 async def test_a_long_prompt_is_served_by_a_pick(stack, megabytes):
     prompt = "word " * (megabytes * 200_000)
 
-    reply, request_id = await send(
+    reply, mark = await send(
         stack, "/v1/completions", {"prompt": prompt, "max_tokens": 1, "model": "support"}
     )
 
     assert reply.status == 200, reply.body[:300]
-    assert (await stack.decision(request_id))["target_model"] == reply.json()["model"]
+    explained = await decision(stack, await sims_request(stack, mark))
+    assert explained["target_model"] == reply.json()["model"]
 
 
 async def test_a_body_beyond_the_limit_is_refused_with_413_that_the_client_can_read(client):
@@ -160,11 +170,11 @@ async def test_forged_routing_headers_neither_route_nor_reach_the_pod(stack):
         "x_data_parallel_host_port": "127.0.0.1:1",
     }
 
-    reply, request_id = await send(
+    reply, mark = await send(
         stack, "/v1/completions", {"model": "tiny", "prompt": "x", "max_tokens": 1}, **forged
     )
 
-    seen = (await sims_request(stack, request_id))["headers"]
+    seen = (await sims_request(stack, mark))["headers"]
     assert reply.status == 200
     assert "127.0.0.1:1" not in json.dumps(seen)
     assert "x-prefiller-host-port" not in seen

@@ -8,10 +8,12 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
+from epp.standalone import local_http
 from epp.testing.stack import Manifests, Sims, Stack, eventually, free_port
 
 pytestmark = [pytest.mark.envoy]
@@ -51,6 +53,38 @@ async def test_the_demo_prints_a_table_and_ends(path):
 
 
 @DEFAULT_PORTS
+async def test_a_demo_whose_samples_fail_says_which_and_ends_with_status_1():
+    status, out, err = await run("standalone", "--demo", "--once", "--max-request-body=10")
+
+    assert status == 1, out + err
+    assert out.count(" 413 ") >= 14
+    assert "split 10/10: expected 200 by a pick, got 413" in out
+    assert "undeclared: expected 404, got 413" in out
+
+
+@DEFAULT_PORTS
+async def test_ctrl_c_while_samples_run_ends_the_demo_without_a_table():
+    admin = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "epp", "standalone", "--demo", "--once"),
+        *("--admin-port", str(admin)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await eventually(lambda: _requests(admin), seconds=30, what="a sample")
+    began = time.monotonic()
+
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+
+    assert process.returncode == 130, out + err
+    assert b"why this pod" not in out
+    assert b"Traceback" not in err
+    assert time.monotonic() - began < 8
+
+
+@DEFAULT_PORTS
 async def test_a_named_port_that_is_taken_is_an_error():
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
@@ -77,16 +111,30 @@ async def test_a_taken_default_port_is_replaced_and_said():
 
 
 @DEFAULT_PORTS
+async def test_a_port_that_one_pod_of_the_demo_cannot_have_is_replaced_for_all():
+    with socket.socket() as busy:
+        busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        busy.bind(("127.0.1.3", 8000))
+        busy.listen()
+
+        status, out, _ = await run("standalone", "--demo", "--once")
+
+    assert status == 0
+    assert "port 8000 is in use: pod port is" in out
+
+
+@DEFAULT_PORTS
 async def test_several_pools_and_no_name_is_an_error_that_lists_them(tmp_path):
     for name in ("red", "blue"):
         manifests = Manifests(tmp_path, namespace=name)
         manifests.pool(8000)
         (tmp_path / "pool.yaml").rename(tmp_path / f"{name}.yaml")
 
-    status, _, err = await run("standalone", "--manifests", str(tmp_path), "--no-envoy")
+    status, out, err = await run("standalone", "--manifests", str(tmp_path), "--no-envoy")
 
-    assert status != 0
-    assert "choose one with --pool-name: blue/p, red/p" in err
+    assert status == 2
+    assert err.count("choose one with --pool-name: blue/p, red/p") == 1
+    assert "restarting" not in out + err
     assert "Traceback" not in err
 
 
@@ -98,7 +146,13 @@ async def test_several_pools_and_no_name_is_an_error_that_lists_them(tmp_path):
             ["standalone", "--demo", "--pool-nam", "x"], "--pool-name", id="mistyped-serve-flag"
         ),
         pytest.param(["standalone", "--manifests", "/nowhere"], "/nowhere", id="no-directory"),
+        pytest.param(["standalone", "--manifests", "/dev/null"], "is no directory", id="a-file"),
         pytest.param(["standalone", "--endpoint", "localhost:1"], "localhost", id="hostname"),
+        pytest.param(["standalone", "--demo", "--host", "localhost"], "--host", id="host-name"),
+        pytest.param(["standalone", "--demo", "--eds-file", "x"], "--eds-file", id="eds-file"),
+        pytest.param(
+            ["standalone", "--demo", "--once", "--no-envoy"], "--no-envoy", id="once-without-envoy"
+        ),
         pytest.param(["serve"], "--manifests", id="no-source"),
         pytest.param(["nonsense"], "nonsense", id="no-command"),
     ],
@@ -106,9 +160,19 @@ async def test_several_pools_and_no_name_is_an_error_that_lists_them(tmp_path):
 async def test_a_users_mistake_is_one_line_and_no_traceback(arguments, text):
     status, _, err = await run(*arguments)
 
-    assert status != 0
+    assert status == 2
     assert text in err
-    assert "Traceback" not in err
+    assert err.startswith("epp: ")
+    assert err.count("\n") == 1
+
+
+async def test_a_directory_without_a_pool_is_one_line(tmp_path):
+    status, out, err = await run("standalone", "--manifests", str(tmp_path), "--no-envoy")
+
+    complaint = "epp: there is no InferencePool here; name the one to wait for with --pool-name"
+    assert status == 2
+    assert [line for line in err.splitlines() if "InferencePool" in line] == [complaint]
+    assert "restarting" not in out + err
 
 
 async def test_ctrl_c_lets_running_requests_finish_and_stops_everything(tmp_path):
@@ -193,6 +257,12 @@ async def _stream(port, tokens):
     answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return answer
+
+
+async def _requests(admin):
+    path = "/stats?filter=^http.gateway.downstream_rq_total$"
+    stats = await local_http.request("127.0.0.1", admin, "GET", path)
+    return int(stats.body.split()[-1])
 
 
 async def _in_flight(stack):

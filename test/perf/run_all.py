@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHES = ("bench_decide.py", "bench_scrape.py", "bench_request.py")
+BENCHES = ("bench_decide.py", "bench_scrape.py", "bench_request.py", "bench_memory.py")
 
 
 def main() -> int:

@@ -1,1 +1,1 @@
-"""API group version inference.networking.x-k8s.io/v1alpha2."""
+"""API version v1alpha2 of inference.networking.x-k8s.io, and of llm-d.ai, which took kinds over."""

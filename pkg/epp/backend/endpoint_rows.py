@@ -7,7 +7,7 @@ Rows stay sorted by endpoint key.
 Only a change of the set of endpoints builds the columns anew (``live_columns``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from epp.backend.endpoint import Endpoint, EndpointKey
 from epp.backend.endpoint_table import EndpointColumns, EndpointTable
@@ -23,6 +23,14 @@ class EndpointRows:
         self._generation = 0
         self._live: LiveColumns | None = None
         self._columns: EndpointColumns | None = None
+        self._in_flight_of: Callable[[Endpoint], int] | None = None
+
+    def count_in_flight_with(self, count: Callable[[Endpoint], int]) -> None:
+        """Ask for the in-flight count of every endpoint that comes, or changes its address.
+
+        Without it an endpoint that comes starts at 0, and one that moves keeps its count.
+        """
+        self._in_flight_of = count
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -45,13 +53,16 @@ class EndpointRows:
             True when the endpoint is new.
         """
         row = self._rows.get(endpoint.key)
+        moved = row is None or row.endpoint.target != endpoint.target
+        in_flight = self._in_flight_of(endpoint) if moved and self._in_flight_of else None
         if row is None:
-            self._rows[endpoint.key] = EndpointRow(endpoint)
+            self._rows[endpoint.key] = EndpointRow(endpoint, in_flight=in_flight or 0)
             self._rows = dict(sorted(self._rows.items()))
         elif row.endpoint == endpoint:
             return False
         else:
             row.endpoint = endpoint
+            row.in_flight = row.in_flight if in_flight is None else in_flight
         self._endpoints_changed()
         return row is None
 

@@ -1,12 +1,14 @@
 """InferencePool: the pool itself, and a full resync of all that depends on it.
 
 Level-based: the pool is what the caches say now. Every successful pass lists the pods of the
-namespace again and resolves every model name again, so nothing can be left over from before,
-whatever failed or was missed in between.
+namespace again and resolves every model name, objective and rewrite again, so nothing can be left
+over from before, whatever failed or was missed in between, and whichever API group declares the
+pool now.
 Reference: GAIE v1.5.0 pkg/epp/controller/inferencepool_reconciler.go; departs from it in the
 resync of all kinds after a pool was deleted and created again.
 """
 
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from epp.controller.claims import claims_of
@@ -36,6 +38,7 @@ class InferencePoolReconciler:
         pods: Pods of the namespace.
         models: InferenceModels of the namespace.
         datastore: Written to.
+        resyncs: Called after each pass with a pool: the other kinds that hang on it.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class InferencePoolReconciler:
         pods: ObjectCache[Pod],
         models: ObjectCache[InferenceModel],
         datastore: Datastore,
+        resyncs: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._pool_key = pool_key
         self._pools = pools
@@ -54,10 +58,11 @@ class InferencePoolReconciler:
         self._pods = pods
         self._models = models
         self._datastore = datastore
+        self._resyncs = tuple(resyncs)
         self._shadows = False
 
     async def reconcile(self, key: NamespacedName) -> Result:
-        """Make the datastore's pool, endpoints and models agree with the caches."""
+        """Make the datastore's pool, and all that hangs on it, agree with the caches."""
         if key != self._pool_key:
             return Result()
         pool = self._current()
@@ -69,6 +74,8 @@ class InferencePoolReconciler:
         claimed = {model.spec.model_name for model in self._models.list()}
         for name in sorted(stored | claimed):
             self._datastore.model_resolve(name, claims_of(self._models, name, pool.key))
+        for resync in self._resyncs:
+            resync()
         return Result()
 
     def _current(self) -> EndpointPool | None:

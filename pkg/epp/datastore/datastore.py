@@ -8,7 +8,8 @@ Invariants:
    listener (scraper, EDS file) exactly once. An endpoint is announced before it becomes a
    candidate, and withdrawn from candidates before listeners forget it. A listener that raises is
    logged; it keeps neither the endpoint nor the other listeners from being right.
-3. For each model name at most one InferenceModel is active, the oldest.
+3. For each model name at most one InferenceModel is active, the oldest, and one rewrite rule
+   applies, whatever the order of events.
 4. A change of address or labels keeps an endpoint's metrics; becoming ready again does not.
 5. After ``pool_clear`` everything is empty.
 """
@@ -22,11 +23,15 @@ from epp.backend.endpoint_rows import EndpointRows
 from epp.backend.endpoint_table import EndpointTable
 from epp.datastore.endpoint_pool import EndpointPool
 from epp.datastore.model_store import ModelStore, oldest
+from epp.datastore.objective_store import ObjectiveStore
 from epp.datastore.pod_endpoints import endpoints_of
+from epp.datastore.rewrite_store import RankedRule, RewriteStore
 from epp.logs import get_logger
 from epp_api.core_v1 import Pod, pod_is_ready
 from epp_api.meta import NamespacedName, labels_match
 from epp_api.v1alpha2.inferencemodel_types import InferenceModel
+from epp_api.v1alpha2.inferencemodelrewrite_types import InferenceModelRewrite
+from epp_api.v1alpha2.inferenceobjective_types import InferenceObjective
 
 log = get_logger(__name__)
 
@@ -51,7 +56,7 @@ class EndpointListener(Protocol):
 
 
 class Datastore:
-    """Pool, models, endpoints.
+    """Pool, models, objectives, rewrites, endpoints.
 
     Args:
         rows: Where endpoints and their metrics are kept.
@@ -63,6 +68,8 @@ class Datastore:
         self._clock = clock
         self._pool: EndpointPool | None = None
         self._models = ModelStore()
+        self._objectives = ObjectiveStore()
+        self._rewrites = RewriteStore()
         self._pods: dict[NamespacedName, tuple[EndpointKey, ...]] = {}
         self._listeners: list[EndpointListener] = []
 
@@ -102,11 +109,13 @@ class Datastore:
             self.pod_set(pod)
 
     def pool_clear(self) -> None:
-        """Forget pool, models and endpoints."""
+        """Forget the pool and all that belongs to it."""
         if self._pool is not None:
             log.info("pool removed", pool=str(self._pool.key))
         self._pool = None
         self._models.clear()
+        self._objectives.clear()
+        self._rewrites.clear()
         for key in sorted(self._pods):
             self.pod_delete(key)
 
@@ -201,3 +210,57 @@ class Datastore:
         if self._models.assign(model_name, owner):
             shown = None if owner is None else str(owner.metadata.key)
             log.info("model changed", model=model_name, owner=shown)
+
+    @property
+    def declared_model_names(self) -> frozenset[str]:
+        """Model names that active objects speak of: clients' names and the servers' names."""
+        names = set(self._rewrites.model_names())
+        for model in self._models.list():
+            names.add(model.spec.model_name)
+            names.update(target.name for target in model.spec.target_models)
+        return frozenset(names)
+
+    # Objectives
+
+    def objective_get(self, name: str) -> InferenceObjective | None:
+        """The pool's InferenceObjective of a name."""
+        return self._objectives.get(name)
+
+    def objective_list(self) -> Sequence[InferenceObjective]:
+        """InferenceObjectives of the pool by name."""
+        return self._objectives.list()
+
+    def objective_set(self, objective: InferenceObjective) -> None:
+        """Store an objective of the pool in place of the one of its name."""
+        if self._objectives.set(objective):
+            name, priority = objective.metadata.name, objective.priority
+            log.info("objective set", objective=name, priority=priority)
+
+    def objective_delete(self, key: NamespacedName) -> None:
+        """Forget an objective. An unknown one is ignored."""
+        if self._objectives.delete(key):
+            log.info("objective removed", objective=key.name)
+
+    # Rewrites
+
+    def rewrite_get(self, model_name: str) -> RankedRule | None:
+        """The rewrite rule that applies to a model name."""
+        return self._rewrites.get(model_name)
+
+    def rewrite_list(self) -> Sequence[InferenceModelRewrite]:
+        """InferenceModelRewrites of the pool by key."""
+        return self._rewrites.list()
+
+    def rewrite_set(self, rewrite: InferenceModelRewrite) -> bool:
+        """Store a rewrite of the pool in place of the one of its key; True when it is news."""
+        changed = self._rewrites.set(rewrite)
+        if changed:
+            log.info(
+                "rewrite set", rewrite=str(rewrite.metadata.key), rules=len(rewrite.spec.rules)
+            )
+        return changed
+
+    def rewrite_delete(self, key: NamespacedName) -> None:
+        """Forget a rewrite. An unknown one is ignored."""
+        if self._rewrites.delete(key):
+            log.info("rewrite removed", rewrite=str(key))

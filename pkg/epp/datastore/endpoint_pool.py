@@ -22,6 +22,7 @@ class EndpointPool:
         target_ports: Ports that serve, in order; each is an endpoint of its own per pod.
         app_protocol: ``http`` or ``kubernetes.io/h2c``.
         failure_mode: ``FailOpen`` or ``FailClose``; None when the pool names no endpoint picker.
+        group: API group that declared the pool; objectives and rewrites refer to it.
     """
 
     namespace: str
@@ -30,6 +31,7 @@ class EndpointPool:
     target_ports: tuple[int, ...]
     app_protocol: str = "http"
     failure_mode: str | None = None
+    group: str = v1.GROUP
 
     @property
     def key(self) -> NamespacedName:
@@ -63,4 +65,5 @@ def pool_from_v1alpha2(pool: v1alpha2.InferencePool) -> EndpointPool | None:
         selector=spec.selector,
         target_ports=(spec.target_port_number,),
         failure_mode=None if extension is None else extension.failure_mode,
+        group=v1alpha2.GROUP,
     )

@@ -7,12 +7,10 @@ decides from one event at a time.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
-from epp_api.meta import NamespacedName, ObjectMeta
+from epp.datastore.age import age_key
+from epp_api.meta import NamespacedName
 from epp_api.v1alpha2.inferencemodel_types import InferenceModel
-
-_NO_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 class ModelStore:
@@ -65,22 +63,3 @@ class ModelStore:
 def oldest(models: Iterable[InferenceModel]) -> InferenceModel | None:
     """The object that should own a name among these; None among none."""
     return min(models, key=lambda model: age_key(model.metadata), default=None)
-
-
-def age_key(metadata: ObjectMeta) -> tuple[datetime, NamespacedName]:
-    """Sort key: creation instant, then namespace/name.
-
-    An object that does not say when it was created, or not in RFC 3339, sorts last: it cannot
-    take a name from one that does.
-    """
-    return _instant(metadata.creation_timestamp), metadata.key
-
-
-def _instant(timestamp: str | None) -> datetime:
-    if timestamp is None:
-        return _NO_TIME
-    try:
-        parsed = datetime.fromisoformat(timestamp.upper())
-    except ValueError:
-        return _NO_TIME
-    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)

@@ -11,9 +11,8 @@ are answered, response bodies not at all.
 
 Observed on Envoy 1.40, both paths: the stream ends with a half-close, in the same millisecond
 followed by a reset, **whatever happened**: response finished, client gone, upstream gone. Only
-the messages before it tell them apart; see ``FINISHED_WHEN_CLOSED``. An upstream that fails before
-its response headers appears as Envoy's own 503 in a response headers message, and so do
-Envoy's own refusals (413) before the request was complete.
+the messages before it tell them apart; see ``FINISHED_WHEN_CLOSED``. An upstream that fails early
+appears as Envoy's own 503 in a response headers message, and so do its refusals (413).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -35,8 +34,9 @@ from epp.handlers.request import (
     REQUEST_ID_HEADER,
     content_length,
     header_map,
+    latest_subset,
     request_path,
-    subset_hint,
+    served_endpoint,
     too_long,
 )
 from epp.handlers.response import RESPONSE_HEADERS, ResponseMeter
@@ -200,6 +200,11 @@ class Exchange:
         return self.state in FINISHED_WHEN_CLOSED[self._response_mode]
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of the request's body that wait here."""
+        return self._size if self._chunks else len(self._body)
+
+    @property
     def sees_response_body(self) -> bool:
         """Response bytes and usage pass here; otherwise only the access log knows them."""
         return self._response_mode is not BodyMode.NONE
@@ -304,7 +309,7 @@ class Exchange:
         if not self.request_id:
             self.request_id = self._new_id()
             self._generated_id = True
-        self._note_subset(message)
+        self._subset = latest_subset(message, self._subset)
         if self.state is State.DECIDING:
             self._has_body = False
             return self._complete()
@@ -323,7 +328,7 @@ class Exchange:
                 return RequestRefused(too_long(self._max_body_bytes))
         elif chunk:
             self._chunks.append(chunk)
-        self._note_subset(message)
+        self._subset = latest_subset(message, self._subset)
         if self.state is not State.DECIDING:
             return ()
         # Of a buffered body this says that trailers follow.
@@ -332,7 +337,7 @@ class Exchange:
 
     def _on_request_trailers(self, message: ProcessingRequest, _now: float) -> Event:
         self._has_trailers = True
-        self._note_subset(message)
+        self._subset = latest_subset(message, self._subset)
         return self._complete()
 
     def _on_late_request_trailers(self, _message: ProcessingRequest, _now: float) -> Event:
@@ -340,7 +345,8 @@ class Exchange:
 
     def _on_response_headers(self, message: ProcessingRequest, _now: float) -> Event:
         self._chunks.clear()
-        self.response.start(header_map(message.response_headers.headers, only=RESPONSE_HEADERS))
+        headers = header_map(message.response_headers.headers, only=RESPONSE_HEADERS)
+        self.response.start(headers, served_endpoint(message))
         return (messages.response_headers(),)
 
     def _on_response_body(self, message: ProcessingRequest, now: float) -> Event:
@@ -354,11 +360,6 @@ class Exchange:
 
     def _on_response_trailers(self, _message: ProcessingRequest, _now: float) -> Event:
         return (messages.response_trailers(),)
-
-    def _note_subset(self, message: ProcessingRequest) -> None:
-        if message.HasField("metadata_context"):
-            hint = subset_hint(message.metadata_context)
-            self._subset = self._subset if hint is None else hint
 
     def _complete(self) -> RequestComplete | RequestRefused:
         if self._size > self._max_body_bytes:

@@ -10,6 +10,7 @@ from collections.abc import Container, Mapping
 
 from epp.errors import PayloadTooLargeError
 from epp.gen.envoy.config.core.v3.base_pb2 import HeaderMap, Metadata
+from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 READ_ON_FACTOR = 4
 """A body that is too long is read to its end, up to so many times the limit, and dropped: a client
@@ -20,6 +21,8 @@ DESTINATION_HEADER = "x-gateway-destination-endpoint"
 DESTINATION_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+SERVED_NAMESPACE = "envoy.lb"
+SERVED_KEY = "x-gateway-destination-endpoint-served"
 FOREIGN_HEADERS = (
     "x-prefiller-host-port",
     "x-encoder-hosts-ports",
@@ -76,3 +79,27 @@ def subset_hint(metadata: Metadata) -> tuple[str, ...] | None:
 def too_long(limit_bytes: int) -> PayloadTooLargeError:
     """The refusal of a body above the limit."""
     return PayloadTooLargeError(f"the request body is longer than {limit_bytes} bytes")
+
+
+def latest_subset(
+    message: ProcessingRequest, before: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
+    """The subset hint of a message; what was known before where it has none."""
+    if not message.HasField("metadata_context"):
+        return before
+    hint = subset_hint(message.metadata_context)
+    return before if hint is None else hint
+
+
+def served_endpoint(message: ProcessingRequest) -> str:
+    """``ip:port`` that served, after retries, as the gateway reports it; empty when it does not.
+
+    Reference: gateway-api-inference-extension docs/proposals/004-endpoint-picker-protocol.
+    """
+    if not message.HasField("metadata_context"):
+        return ""
+    namespaces = message.metadata_context.filter_metadata
+    if SERVED_NAMESPACE not in namespaces:
+        return ""
+    fields = namespaces[SERVED_NAMESPACE].fields
+    return str(fields[SERVED_KEY].string_value) if SERVED_KEY in fields else ""

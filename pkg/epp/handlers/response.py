@@ -72,19 +72,22 @@ class ResponseMeter:
         streaming: It is an event stream.
         first_body_at: When its first body bytes came, on the caller's clock; None until then.
         body_bytes: Length of the body so far.
+        served_by: ``ip:port`` that served, where the gateway says so in metadata; else empty.
     """
 
-    __slots__ = ("_scanner", "body_bytes", "first_body_at", "status", "streaming")
+    __slots__ = ("_scanner", "body_bytes", "first_body_at", "served_by", "status", "streaming")
 
     def __init__(self) -> None:
         self.status = 0
         self.streaming = False
         self.first_body_at: float | None = None
         self.body_bytes = 0
+        self.served_by = ""
         self._scanner: UsageScanner | None = None
 
-    def start(self, headers: Mapping[str, str]) -> None:
-        """Take note of the headers."""
+    def start(self, headers: Mapping[str, str], served_by: str = "") -> None:
+        """Take note of the headers, and of who served."""
+        self.served_by = served_by
         self.status = response_status(headers)
         self.streaming = is_event_stream(headers.get("content-type", ""))
 

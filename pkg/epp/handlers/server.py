@@ -51,6 +51,10 @@ class Director(Protocol):
         """Route a complete request. Raises EppError, which it has counted."""
         ...
 
+    def note_refused(self) -> None:
+        """Count a request that was refused before it could be decided on."""
+        ...
+
     def handle_complete(self, routing: RoutingDecision, completion: Completion) -> None:
         """Take note of the end of a routed request."""
         ...
@@ -123,6 +127,7 @@ class ExtProcStream:
         "_completed",
         "_exchange",
         "_expected",
+        "_held_bytes",
         "_response_seconds",
         "_routing",
         "_sender",
@@ -136,6 +141,7 @@ class ExtProcStream:
         self._exchange = Exchange(max_body_bytes=service.max_request_body, new_id=service.id_source)
         self._routing: RoutingDecision | None = None
         self._completed = False
+        self._held_bytes = 0
         self._expected: ExpectedEntry | None = None
         self._status = 0
         self._response_seconds = 0.0
@@ -150,6 +156,10 @@ class ExtProcStream:
             self._break(StreamBroken("not a ProcessingRequest"))
         except Exception as exc:
             self._fail(exc)
+        held = exchange.held_bytes
+        if held != self._held_bytes:
+            self._sender.hold(held - self._held_bytes)
+            self._held_bytes = held
         if exchange.response.status:
             self._response_seconds += self._service.clock() - now
         if exchange.finished:
@@ -202,6 +212,7 @@ class ExtProcStream:
 
     def _refuse_uncounted(self, error: EppError) -> None:
         self._service.metrics.request_failed("", "", 0, error.code)
+        self._service.director.note_refused()
         self._refuse(error)
 
     def _refuse(self, error: EppError) -> None:
@@ -258,6 +269,7 @@ class ExtProcStream:
             first_body_at=response.first_body_at,
             response_bytes=response.body_bytes if seen else None,
             usage=response.take_usage(),
+            served_by=response.served_by,
         )
         self._contained(partial(service.director.handle_complete, self._routing, completion))
         self._contained(partial(service.metrics.response_processing, self._response_seconds))

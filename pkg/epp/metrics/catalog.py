@@ -11,6 +11,8 @@ from epp.metrics import pool_families as pool
 from epp.metrics import request_families as request
 from epp.metrics import system_families as system
 from epp.metrics.families import Family
+from epp.metrics.kube_metrics import KUBE_FAMILIES
+from epp.metrics.stream_metrics import STREAM_FAMILIES
 
 GROUPS: Mapping[str, tuple[Family, ...]] = {
     "Requests": (
@@ -46,5 +48,7 @@ GROUPS: Mapping[str, tuple[Family, ...]] = {
         system.RECONCILES,
         system.MANIFEST_PROBLEMS,
     ),
+    "Kubernetes": KUBE_FAMILIES,
+    "gRPC port (with --enable-grpc-stream-metrics)": STREAM_FAMILIES,
 }
 """Every family, in the order of the documentation."""

@@ -7,7 +7,7 @@ import sys
 from typing import TextIO
 
 from epp.errors import ConfigError
-from epp.modelsim.faults import Fault, fault_names, parse_fault
+from epp.modelsim.faults import DEFAULT_SLOW_SECONDS, Fault, fault_names, parse_fault
 from epp.modelsim.model_sim import Fleet
 from epp.modelsim.options import DEFAULT_PORT, MAX_BODY_BYTES, SimOptions
 from epp.modelsim.step_model import EngineSettings
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KIND[:PROBABILITY[:SECONDS]]",
-        help=f"a fault from the start; repeat for more. One of: {', '.join(fault_names())}",
+        help=f"a fault from the start; repeat for more. PROBABILITY is the share of requests that"
+        f" it hits (default: 1). SECONDS is for the slow kinds only: how long the answer is held"
+        f" back (default: {DEFAULT_SLOW_SECONDS:g}). KIND is one of: {', '.join(fault_names())}",
     )
 
 
@@ -61,7 +63,7 @@ def options_from(namespace: argparse.Namespace) -> SimOptions:
         prefill_tokens_per_second=namespace.prefill_tokens_per_second,
         decode_step_seconds=namespace.decode_step_seconds,
         decode_growth_ratio=namespace.decode_growth_ratio,
-        max_loras=namespace.max_loras if loras else 0,
+        max_loras=_max_loras(namespace.max_loras, loras),
         lora_swap_seconds=namespace.lora_swap_seconds,
         speed=namespace.speed,
     )
@@ -202,8 +204,12 @@ def _number(
 
 
 def _names(lists: list[str]) -> tuple[str, ...]:
-    names = [name.strip() for text in lists for name in text.split(",")]
-    return tuple(dict.fromkeys(names))
+    return tuple(name.strip() for text in lists for name in text.split(","))
+
+
+def _max_loras(wanted: int, loras: tuple[str, ...]) -> int:
+    """Without adapters the flag means nothing, but has to be a number of slots all the same."""
+    return wanted if loras or wanted < 0 else 0
 
 
 def _fault(text: str) -> Fault:

@@ -93,6 +93,8 @@ def parse_fault(text: str) -> Fault:
     if len(numbers) > 2:
         raise ConfigError("is not KIND[:PROBABILITY[:SECONDS]]", field="fault", value=text)
     target, kind = _parse_name(name)
+    if len(numbers) == 2 and kind is not FaultKind.SLOW:
+        raise ConfigError("only slow kinds take SECONDS", field="fault", value=text)
     fault = Fault(target=target, kind=kind)
     if numbers:
         fault = replace(fault, probability=_number("probability", numbers[0]))

@@ -64,6 +64,9 @@ class SimOptions:
         for flag, names in (("--served-model-name", self.model_names), ("--lora", self.loras)):
             if not all(names):
                 raise ConfigError("an empty name", source=flag, value=",".join(names))
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise ConfigError("is named twice", source=flag, value=twice[0])
 
     def _check_ranges(self) -> None:
         engine = self.engine

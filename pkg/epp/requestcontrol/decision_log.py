@@ -78,6 +78,8 @@ def _without_content(routing: RoutingDecision) -> RoutingDecision:
                 priority=asked.priority,
                 critical=asked.critical,
                 size_bytes=asked.size_bytes,
+                objective=asked.objective,
+                rewrite=asked.rewrite,
             ),
             table=decision.table,
             candidates=decision.candidates,
@@ -88,7 +90,10 @@ def _without_content(routing: RoutingDecision) -> RoutingDecision:
 
 
 def explain(decision: Decision) -> str:
-    """One line: the pick's load, each step that narrowed the choice, the picker, what failed."""
+    """One line: the pick's load, each step that narrowed the choice, the picker, what failed.
+
+    At the end: what gave target and priority, where it was no InferenceModel.
+    """
     run = decision.result
     if not run.picks:
         return "nobody was left"
@@ -103,7 +108,17 @@ def explain(decision: Decision) -> str:
     elif len(table) == 1:
         parts.append("the only endpoint")
     parts += [f"{failure.name} failed" for failure in run.failures]
+    parts += _named(decision.request)
     return "; ".join(parts)
+
+
+def _named(request: InferenceRequest) -> list[str]:
+    parts = []
+    if request.rewrite:
+        parts.append(f"model {request.target_model} by {request.rewrite}")
+    if request.objective:
+        parts.append(f"priority {request.priority} by objective {request.objective}")
+    return parts
 
 
 def breakdown(decision: Decision) -> dict[str, Any]:
@@ -117,6 +132,8 @@ def breakdown(decision: Decision) -> dict[str, Any]:
             "model": request.model,
             "target_model": request.target_model,
             "priority": request.priority,
+            "rewrite": request.rewrite,
+            "objective": request.objective,
             "critical": request.critical,
             "size_bytes": request.size_bytes,
         },

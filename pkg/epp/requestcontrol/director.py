@@ -11,19 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from cachetools import LRUCache
 
 from epp.backend.endpoint_rows import EndpointRows
 from epp.backend.endpoint_table import EndpointTable, Mask
-from epp.errors import (
-    EppError,
-    ErrorCode,
-    InternalError,
-    ResourceExhaustedError,
-    UnavailableError,
-)
-from epp.metrics.usage import TokenUsage
+from epp.errors import EppError, InternalError, ResourceExhaustedError, UnavailableError
 from epp.requestcontrol.admission import SATURATED, Admission
+from epp.requestcontrol.bookkeeping import Bookkeeping, DirectorMetrics
 from epp.requestcontrol.candidates import Candidates
 from epp.requestcontrol.decision_log import DecisionLog
 from epp.requestcontrol.faults import FaultLog
@@ -38,7 +31,6 @@ from epp.requestcontrol.model_resolution import (
 from epp.requestcontrol.types import (
     AccessReport,
     Completion,
-    CompletionCause,
     IncomingRequest,
     RoutingDecision,
 )
@@ -50,9 +42,6 @@ FALLBACK_PROFILE = "fallback"
 _BODYLESS = ResolvedModel(target_model="", critical=True)
 """A request without a body has no model and is never shed."""
 
-MAX_ABORTED = 1024
-"""Aborted requests remembered until the gateway's log reports them."""
-
 
 class DatastoreView(ModelView, Protocol):
     """What the director needs of the datastore."""
@@ -62,80 +51,11 @@ class DatastoreView(ModelView, Protocol):
         ...
 
 
-class DirectorMetrics(Protocol):
-    """What the director counts."""
-
-    def request_routed(
-        self, model: str, target_model: str, priority: int, size_bytes: int, /
-    ) -> None:
-        """A request with a body got an endpoint; it runs."""
-        ...
-
-    def request_finished(
-        self,
-        model: str,
-        target_model: str,
-        priority: int,
-        *,
-        duration_seconds: float | None = None,
-        ttft_seconds: float | None = None,
-        response_bytes: int | None = None,
-        usage: TokenUsage | None = None,
-        streaming: bool = False,
-    ) -> None:
-        """It runs no more; what is known of the response is observed."""
-        ...
-
-    def request_usage(
-        self,
-        model: str,
-        target_model: str,
-        priority: int,
-        *,
-        response_bytes: int | None,
-        usage: TokenUsage | None,
-        duration_seconds: float | None = None,
-    ) -> None:
-        """What the access log added after the end."""
-        ...
-
-    def request_failed(
-        self, model: str, target_model: str, priority: int, error_code: str, /
-    ) -> None:
-        """A request was refused, or its model server failed."""
-        ...
-
-    def scheduler_run(
-        self,
-        seconds: float,
-        ok: bool,
-        *,
-        target_model: str = "",
-        endpoint_name: str = "",
-        namespace: str = "",
-        port: str | int = "",
-    ) -> None:
-        """One scheduling run."""
-        ...
-
-    def plugin_error(self, extension_point: str, plugin_type: str, plugin_name: str, /) -> None:
-        """A plugin failed where no timer saw it."""
-        ...
-
-    def served_without_epp(self, n: int = 1, /) -> None:
-        """The gateway served a request on its own."""
-        ...
-
-    def pick_not_honoured(self) -> None:
-        """Another endpoint than the pick served."""
-        ...
-
-
 class Director:
     """Routes requests.
 
     Args:
-        datastore: Models and endpoints.
+        datastore: Models, objectives, rewrites and endpoints.
         scheduler: Decides.
         admission: Sheds.
         candidates: Applies subset hints.
@@ -145,7 +65,8 @@ class Director:
         hooks: Plugins with request-control roles.
         decisions: Remembers what was decided.
         unknown_model: What becomes of undeclared models.
-        strict_v03: No endpoint is 429 instead of 503, as in v0.3.
+        strict_v03: As in v0.3 no endpoint is 429 instead of 503, and InferenceModels alone decide
+            on target and priority: no objectives, no rewrites, none of their headers.
         on_request: Called for each request that is about to be scheduled: wakes the scraper.
         clock: Monotonic seconds.
         random: Draws of splits and scheduling.
@@ -173,9 +94,9 @@ class Director:
         self._scheduler = scheduler
         self._admission = admission
         self._candidates = candidates
-        self._metrics = metrics
         self._random = random
         self._faults = FaultLog(clock)
+        self._book = Bookkeeping(metrics, self._faults)
         self._hooks = Hooks(hooks, observe, self._faults)
         self.decisions = decisions or DecisionLog()
         self.in_flight = InFlight(rows)
@@ -183,10 +104,21 @@ class Director:
         self._strict_v03 = strict_v03
         self._on_request = on_request
         self._clock = clock
-        self._aborted: LRUCache[tuple[str, float], bool] = LRUCache(MAX_ABORTED)
-        self.routed = 0
-        self.refused = 0
-        self.without_epp = 0
+
+    @property
+    def routed(self) -> int:
+        """Requests that got an endpoint, since the start."""
+        return self._book.routed
+
+    @property
+    def refused(self) -> int:
+        """Requests that were answered with an error."""
+        return self._book.refused
+
+    @property
+    def without_epp(self) -> int:
+        """Requests that the gateway served on its own."""
+        return self._book.without_epp
 
     def handle_request(self, incoming: IncomingRequest) -> RoutingDecision:
         """Route a complete request.
@@ -200,67 +132,40 @@ class Director:
                 resolved = self._resolve(incoming)
             routing = self._route(incoming, resolved)
         except EppError as exc:
-            self._refuse(incoming, resolved, exc)
+            self._book.note_refused(incoming, resolved, exc)
             raise
         except Exception as exc:
             self._faults.say("request failed", error=exc)
             failure = InternalError("the endpoint picker failed; see its log")
-            self._refuse(incoming, resolved, failure)
+            self._book.note_refused(incoming, resolved, failure)
             raise failure from exc
-        self._accept(routing, resolved)
+        self._accept(routing)
         return routing
+
+    def note_refused(self) -> None:
+        """Count a request that was answered with an error before it got here."""
+        self._book.refused += 1
 
     def handle_complete(self, routing: RoutingDecision, completion: Completion) -> None:
         """Take note of the end of a routed request. Only the first call per routing counts."""
         if not self.in_flight.end(routing):
             return
         self._hooks.response_complete(routing, completion)
-        request = routing.request
-        natural = completion.cause is CompletionCause.NATURAL
-        if not natural:
-            self._aborted[request.request_id, request.received_at] = True
-        if not request.has_body:
-            return
-        labels = (request.model, routing.target_model, routing.decision.request.priority)
-        first = completion.first_body_at
-        self._metrics.request_finished(
-            *labels,
-            duration_seconds=completion.completed_at - request.received_at if natural else None,
-            ttft_seconds=first - request.received_at if natural and first is not None else None,
-            response_bytes=completion.response_bytes if natural else None,
-            usage=completion.usage,
-            streaming=completion.streaming,
-        )
-        failure = _failure_of(completion)
-        if failure is not None:
-            self._metrics.request_failed(*labels, failure)
+        self._book.note_completed(routing, completion)
 
     def handle_access_report(self, routing: RoutingDecision | None, report: AccessReport) -> None:
-        """Take note of what the gateway saw; without a routing it served on its own.
-
-        Of an aborted request only the tokens count: its length and time say nothing.
-        """
-        if routing is None:
-            self.without_epp += 1
-            self._metrics.served_without_epp(1)
-            return
-        if report.served_by and report.served_by not in routing.targets:
-            self._metrics.pick_not_honoured()
-        request = routing.request
-        aborted = self._aborted.pop((request.request_id, request.received_at), False)
-        if not request.has_body:
-            return
-        self._metrics.request_usage(
-            request.model,
-            routing.target_model,
-            routing.decision.request.priority,
-            response_bytes=None if aborted else report.response_bytes,
-            usage=report.usage,
-            duration_seconds=None if aborted else report.duration_seconds,
-        )
+        """Take note of what the gateway saw; without a routing it served on its own."""
+        self._book.note_reported(routing, report)
 
     def _resolve(self, incoming: IncomingRequest) -> ResolvedModel:
-        return resolve_model(incoming.model, self._datastore, self._unknown_model, self._random)
+        return resolve_model(
+            incoming.model,
+            self._datastore,
+            self._unknown_model,
+            self._random,
+            headers=incoming.headers,
+            strict_v03=self._strict_v03,
+        )
 
     def _route(self, incoming: IncomingRequest, resolved: ResolvedModel) -> RoutingDecision:
         self._wake()
@@ -281,6 +186,8 @@ class Director:
             size_bytes=incoming.size_bytes,
             headers=incoming.headers,
             payload=incoming.payload,
+            objective=resolved.objective,
+            rewrite=resolved.rewrite,
         )
         decision = self._schedule(request, table, candidates)
         endpoints = decision.endpoints
@@ -306,13 +213,6 @@ class Director:
         except Exception as exc:
             self._faults.say("admission failed, request admitted", error=exc)
 
-    def _note_failures(self, decision: Decision) -> None:
-        for run in decision.profiles:
-            for failure in run.failures:
-                self._faults.say("plugin failed", error=failure.error, plugin=failure.name)
-                if not failure.timed:
-                    self._metrics.plugin_error(failure.extension_point, failure.type, failure.name)
-
     def _schedule(
         self, request: InferenceRequest, table: EndpointTable, candidates: Mask
     ) -> Decision:
@@ -321,25 +221,17 @@ class Director:
             decision = self._scheduler.schedule(request, table, candidates, self._random)
         except Exception as exc:
             self._faults.say("scheduling failed, picking at random", error=exc)
-            self._metrics.plugin_error("Scheduler", FALLBACK_PROFILE, type(exc).__name__)
+            self._book.note_plugin_error("Scheduler", FALLBACK_PROFILE, type(exc).__name__)
             decision = self._fallback(request, table, candidates)
-        self._note_failures(decision)
+        for failure in (f for run in decision.profiles for f in run.failures):
+            self._book.note_failure(failure)
         picks = decision.result.picks
-        seconds = self._clock() - began
-        if not picks:
-            self._metrics.scheduler_run(seconds, False, target_model=request.target_model)
+        endpoint = table.endpoints[picks[0]] if picks else None
+        self._book.note_scheduled(self._clock() - began, request.target_model, endpoint)
+        if endpoint is None:
             raise ResourceExhaustedError(
                 "no endpoint has room for this request", dropped_reason=SATURATED
             )
-        endpoint = table.endpoints[picks[0]]
-        self._metrics.scheduler_run(
-            seconds,
-            True,
-            target_model=request.target_model,
-            endpoint_name=endpoint.name,
-            namespace=endpoint.namespace,
-            port=endpoint.port,
-        )
         return decision
 
     def _fallback(
@@ -363,32 +255,11 @@ class Director:
             primary=FALLBACK_PROFILE,
         )
 
-    def _accept(self, routing: RoutingDecision, resolved: ResolvedModel) -> None:
-        self.routed += 1
+    def _accept(self, routing: RoutingDecision) -> None:
         self.in_flight.begin(routing)
         self._hooks.pre_request(routing)
-        request = routing.request
         try:
             self.decisions.add(routing)
-            if request.has_body:
-                self._metrics.request_routed(
-                    request.model, routing.target_model, resolved.priority, request.size_bytes
-                )
         except Exception as exc:
             self._faults.say("taking note of a pick failed", error=exc)
-
-    def _refuse(self, incoming: IncomingRequest, resolved: ResolvedModel, error: EppError) -> None:
-        self.refused += 1
-        target = resolved.target_model or incoming.model
-        self._metrics.request_failed(incoming.model, target, resolved.priority, error.code)
-
-
-def _failure_of(completion: Completion) -> ErrorCode | None:
-    """What went wrong, if anything. That a client went away is no failure.
-
-    Any status but 2xx is the model server's failure; the reference reads ``status`` where the
-    gateway sends ``:status``, and so never counts one.
-    """
-    if completion.status and not 200 <= completion.status < 300:
-        return ErrorCode.MODEL_SERVER_ERROR
-    return ErrorCode.UNKNOWN if completion.cause is CompletionCause.ERROR else None
+        self._book.note_routed(routing)

@@ -1,42 +1,58 @@
-"""In-flight accounting: which routed requests have not finished, per endpoint.
+"""In-flight accounting: which routed requests have not finished, per server.
 
 A routing is counted once when it is made and uncounted once, whatever ends it and however often
-its end is reported. An endpoint that leaves takes its count along: when one of the same name comes
-back, the ends of requests to the old one do not count against the new one. Owned by the director.
+its end is reported. Counts belong to servers, not to rows of the table: an endpoint that comes back
+under the same key and the same address is the same server, was unready for a moment, and still
+runs what it was given; under another address it is a new pod, which runs nothing of the old one's.
+Owned by the director.
 """
 
+from epp.backend.endpoint import Endpoint, EndpointKey
 from epp.backend.endpoint_rows import EndpointRows
-from epp.backend.live_columns import EndpointRow
 from epp.requestcontrol.types import RoutingDecision
 
 
 class InFlight:
-    """Open routings, by identity.
+    """Open routings, by identity, and their number per server.
 
     Args:
-        rows: Where the per-endpoint counts are kept.
+        rows: Where the counts of present endpoints are shown; asks here whenever an endpoint comes
+            or changes its address.
     """
 
     def __init__(self, rows: EndpointRows) -> None:
         self._rows = rows
-        self._open: dict[int, tuple[RoutingDecision, EndpointRow | None]] = {}
+        self._open: dict[int, RoutingDecision] = {}
+        self._counts: dict[tuple[EndpointKey, str], int] = {}
+        rows.count_in_flight_with(self.count)
 
     def __len__(self) -> int:
         """Routed requests that have not finished."""
         return len(self._open)
 
+    def count(self, endpoint: Endpoint) -> int:
+        """Requests that this server has not finished."""
+        return self._counts.get((endpoint.key, endpoint.target), 0)
+
     def begin(self, routing: RoutingDecision) -> None:
         """Count a routing."""
-        key = routing.endpoint.key
-        self._open[id(routing)] = (routing, self._rows.get(key))
-        self._rows.add_in_flight(key, 1)
+        self._open[id(routing)] = routing
+        self._add(routing.endpoint, 1)
 
     def end(self, routing: RoutingDecision) -> bool:
         """Uncount a routing; False when that has been done before."""
-        opened = self._open.pop(id(routing), None)
-        if opened is None:
+        if self._open.pop(id(routing), None) is None:
             return False
-        key = routing.endpoint.key
-        if opened[1] is self._rows.get(key):
-            self._rows.add_in_flight(key, -1)
+        self._add(routing.endpoint, -1)
         return True
+
+    def _add(self, endpoint: Endpoint, delta: int) -> None:
+        server = (endpoint.key, endpoint.target)
+        count = self._counts.get(server, 0) + delta
+        if count:
+            self._counts[server] = count
+        else:
+            del self._counts[server]
+        row = self._rows.get(endpoint.key)
+        if row is not None and row.endpoint.target == endpoint.target:
+            self._rows.add_in_flight(endpoint.key, delta)

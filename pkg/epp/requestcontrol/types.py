@@ -83,6 +83,8 @@ class Completion:
         response_bytes: Length of the response body; None when not seen (lean path: the access
             log brings it later).
         usage: Token counts; None when not seen.
+        served_by: ``ip:port`` that really served, where the gateway says so with the response
+            headers; else empty, and the access log may tell.
     """
 
     cause: CompletionCause
@@ -92,6 +94,7 @@ class Completion:
     first_body_at: float | None = None
     response_bytes: int | None = None
     usage: TokenUsage | None = None
+    served_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

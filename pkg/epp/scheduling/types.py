@@ -24,6 +24,9 @@ class InferenceRequest:
         size_bytes: Length of the request body.
         headers: Lower-case names; last value wins. Never send them back from here.
         payload: The parsed JSON body; empty for a request without one.
+        objective: Name of the InferenceObjective that gave the priority; empty when none did.
+        rewrite: What gave the target model in place of the client's name, for humans: a rule of an
+            InferenceModelRewrite, or a header; empty when neither did.
     """
 
     request_id: str
@@ -34,6 +37,8 @@ class InferenceRequest:
     size_bytes: int = 0
     headers: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     payload: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    objective: str = ""
+    rewrite: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""Settings that have an environment variable and no flag: the thresholds of v0.
+"""Settings that have an environment variable and no flag: our pod's name, the thresholds of v0.
 
-They are defaults of the decision code until a configuration document says otherwise. A value that
-cannot be parsed is ignored with a notice; ranges are checked for the ``SD_`` variables only.
+The thresholds are defaults of the decision code until a configuration document says otherwise. A
+value that cannot be parsed is ignored with a notice; ranges are checked for the ``SD_`` variables
+only.
 Reference: GAIE v0.3.0 pkg/epp/scheduling/config.go, v0.4.0 pkg/epp/saturationdetector/config.go.
 """
 
@@ -44,6 +45,14 @@ def _between_zero_and_one(text: str) -> float:
 
 
 ENV_SETTINGS = (
+    EnvSetting(
+        name="POD_NAME",
+        field="pod_name",
+        parse=str,
+        default_text="empty",
+        help="name of the pod that we run in: identity in the Lease and in Events; with "
+        "--endpoint-selector the pool is named after its Deployment",
+    ),
     EnvSetting(
         name="KV_CACHE_THRESHOLD",
         field="kv_cache_threshold",

@@ -52,14 +52,6 @@ FIXED_FLAGS = (
         help="any value: pool gauges are computed at each scrape and are never older than that",
     ),
     _fixed(
-        "pool-group",
-        accepted=("inference.networking.k8s.io",),
-        refusal=f"another API group {_NOT_YET}; manifests may hold pools of both groups",
-        help="API group of the InferencePool",
-        switch=False,
-        default_text="inference.networking.k8s.io",
-    ),
-    _fixed(
         "destination-endpoint-hint-key",
         accepted=("x-gateway-destination-endpoint",),
         refusal="the destination header has a fixed name; configure the gateway to read it",
@@ -76,32 +68,10 @@ FIXED_FLAGS = (
         default_text="envoy.lb",
     ),
     _fixed(
-        "endpoint-selector",
-        accepted=_EMPTY,
-        refusal=f"serving Kubernetes pods without an InferencePool {_NOT_YET}; "
-        "use --endpoint or --manifests",
-        help="label selector of pods, without an InferencePool",
-        switch=False,
-    ),
-    _fixed(
-        "endpoint-target-ports",
-        accepted=_EMPTY,
-        refusal=f"serving Kubernetes pods without an InferencePool {_NOT_YET}; "
-        "use --endpoint or --manifests",
-        help="ports of the pods that --endpoint-selector names",
-        switch=False,
-    ),
-    _fixed(
         "emit-endpoint-scores",
         accepted=_OFF,
         refusal=f"scores in dynamic metadata {_NOT_YET}; see /debug/decisions on the metrics port",
         help="put scores into dynamic metadata",
-    ),
-    _fixed(
-        "ha-enable-leader-election",
-        accepted=_OFF,
-        refusal=f"leader election {_NOT_YET}",
-        help="elect one active replica",
     ),
     _fixed(
         "config-file",
@@ -122,60 +92,6 @@ FIXED_FLAGS = (
         accepted=_EITHER[::-1],
         refusal="",
         help="either value: there are no experimental plugins to permit",
-    ),
-    _fixed(
-        "enable-cert-reload",
-        accepted=_OFF,
-        refusal=f"reloading certificates {_NOT_YET}; restart after a change",
-        help="watch --cert-path",
-    ),
-    _fixed(
-        "tls-min-version",
-        accepted=("", "VersionTLS12"),
-        refusal="another lower bound than TLS 1.2 cannot be set with this transport",
-        help="lower bound of the TLS version",
-        switch=False,
-        default_text="VersionTLS12",
-    ),
-    _fixed(
-        "tls-cipher-suites",
-        accepted=_EMPTY,
-        refusal="cipher suites cannot be chosen with this transport",
-        help="cipher suites up to TLS 1.2",
-        switch=False,
-    ),
-    _fixed(
-        "health-checking",
-        accepted=_OFF,
-        refusal=f"a health service on the gRPC port {_NOT_YET}; probe --grpc-health-port",
-        help="serve the health service on the gRPC port too",
-    ),
-    _fixed(
-        "enable-grpc-stream-metrics",
-        accepted=_OFF,
-        refusal=f"stream durations and codes {_NOT_YET}; open streams are always exposed",
-        help="metrics of ext_proc streams",
-    ),
-    _fixed(
-        "metrics-endpoint-auth",
-        accepted=_EITHER,
-        refusal="",
-        help="either value: without a Kubernetes API server there is nobody to ask, and the "
-        "metrics port is open",
-    ),
-    _fixed(
-        "metrics-cert-dir",
-        accepted=_EMPTY,
-        refusal=f"TLS on the metrics port {_NOT_YET}",
-        help="tls.crt and tls.key for the metrics port",
-        switch=False,
-    ),
-    _fixed(
-        "metrics-client-ca-file",
-        accepted=_EMPTY,
-        refusal=f"TLS on the metrics port {_NOT_YET}",
-        help="CA of clients of the metrics port",
-        switch=False,
     ),
     _fixed(
         "enable-pprof",

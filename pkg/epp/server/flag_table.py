@@ -1,12 +1,11 @@
 """Every flag of ``epp serve``: the Go EPP's, under all its names, and ours.
 
-Metrics and logs have ``observability_flags``; those without effect here are in ``fixed_flags``. ``docs/flags.md`` is generated from these
-tables.
+Kubernetes, TLS and access have ``access_flags``, metrics and logs ``observability_flags``; those
+without effect here are in ``fixed_flags``. ``docs/flags.md`` is generated from these tables.
 Reference: llm-d-router ebab687 pkg/epp/server/options.go, GAIE v0.3.0 cmd/epp/main.go.
 """
 
-from pathlib import Path
-
+from epp.server.access_flags import ACCESS_FLAGS, KUBERNETES_FLAGS, parse_path
 from epp.server.fixed_flags import FIXED_FLAGS
 from epp.server.flags import Flag, one_of
 from epp.server.observability_flags import LOG_FLAGS, METRICS_FLAGS
@@ -19,12 +18,9 @@ from epp.server.quantities import (
     parse_port,
     parse_positive_duration,
 )
+from epp.transport.limits import DEFAULT_LIMITS
 
 DEFAULT_MAX_REQUEST_BODY_BYTES = 16 * 2**20
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
 
 
 def _http_path(text: str) -> str:
@@ -43,7 +39,7 @@ POOL_FLAGS = (
         name="manifests",
         field="manifests",
         group=_POOL,
-        parse=_path,
+        parse=parse_path,
         default=None,
         metavar="DIR",
         help="read InferencePool, InferenceModel and Pod objects from the YAML files in DIR, and "
@@ -65,9 +61,10 @@ POOL_FLAGS = (
         group=_POOL,
         parse=str,
         default="",
-        default_text="the only pool there is",
+        default_text="the only pool there is, in manifests",
         metavar="NAME",
-        help="name of the InferencePool to serve",
+        help="name of the InferencePool to serve; without --manifests and --endpoint it and its "
+        "pods are read from Kubernetes",
     ),
     Flag(
         name="pool-namespace",
@@ -75,7 +72,8 @@ POOL_FLAGS = (
         group=_POOL,
         parse=lambda text: text or None,
         default=None,
-        default_text="that of the only pool of this name",
+        default_text="that of the only pool of this name in manifests; in a cluster that of our own "
+        "pod, else default",
         env="NAMESPACE",
         metavar="NAME",
         help="namespace of the InferencePool",
@@ -84,7 +82,7 @@ POOL_FLAGS = (
         name="eds-file",
         field="eds_file",
         group=_POOL,
-        parse=_path,
+        parse=parse_path,
         default=None,
         metavar="PATH",
         help="keep a file with the pool's endpoints for Envoy's EDS (standalone mode uses it)",
@@ -100,7 +98,7 @@ REQUEST_FLAGS = (
         default="auto",
         default_text="auto",
         metavar="POLICY",
-        help="what to do with a model that no InferenceModel declares: reject (404), serve, or "
+        help="model that no InferenceModel or rewrite rule declares: reject (404), serve, or "
         "auto: reject as soon as the pool has an InferenceModel",
     ),
     Flag(
@@ -177,25 +175,6 @@ SERVER_FLAGS = (
         help="address that all ports listen on",
     ),
     Flag(
-        name="secure-serving",
-        field="secure_serving",
-        group=_SERVER,
-        parse=parse_bool,
-        default=True,
-        default_text="true",
-        switch=True,
-        help="TLS on the gRPC port, self-signed without --cert-path",
-    ),
-    Flag(
-        name="cert-path",
-        field="cert_path",
-        group=_SERVER,
-        parse=_path,
-        default=None,
-        metavar="DIR",
-        help="directory with tls.crt and tls.key",
-    ),
-    Flag(
         name="grpc-max-recv-msg-size",
         field="grpc_max_receive_bytes",
         group=_SERVER,
@@ -220,11 +199,23 @@ SERVER_FLAGS = (
         name="transport",
         field="transport",
         group=_SERVER,
-        parse=one_of("grpcio"),
-        default="grpcio",
-        default_text="grpcio",
+        parse=one_of("native", "grpcio"),
+        default=None,
+        default_text="native, where its HTTP/2 engine is installed",
         metavar="NAME",
-        help="gRPC implementation of the gRPC port",
+        help="gRPC implementation of the gRPC port: native answers straight from the socket and "
+        "costs least; grpcio is Google's, for comparison and as the way out",
+    ),
+    Flag(
+        name="grpc-max-connection-memory",
+        field="grpc_max_connection_bytes",
+        group=_SERVER,
+        parse=parse_bytes,
+        default=DEFAULT_LIMITS.max_connection_bytes,
+        default_text="256MiB",
+        metavar="SIZE",
+        help="bodies and answers that one connection of the gRPC port may make us keep; a peer "
+        "that does not take its answers is not served until it does; native transport only",
     ),
     Flag(
         name="drain-timeout",
@@ -318,8 +309,10 @@ SCRAPE_FLAGS = (
 
 SERVE_FLAGS = (
     *POOL_FLAGS,
+    *KUBERNETES_FLAGS,
     *REQUEST_FLAGS,
     *SERVER_FLAGS,
+    *ACCESS_FLAGS,
     *SCRAPE_FLAGS,
     *METRICS_FLAGS,
     *LOG_FLAGS,

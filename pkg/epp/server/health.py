@@ -4,13 +4,14 @@ The service is an ordinary set of stream handlers, so any transport can serve it
 own or beside ext_proc. A unary call is a stream with one message each way.
 
 ``Readiness`` owns the one fact that is state here: draining, which never ends. Everything else is
-asked anew on every check, so an answer cannot be out of date.
+asked anew on every check, so an answer cannot be out of date. With leader election ``leader`` is
+one of the conditions, and names are strict.
 Reference: llm-d-router cmd/epp/runner/health.go; liveness does not fail with the pool as it does
 there, and unlike there Watch is served.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -35,6 +36,9 @@ CHART_SERVICE = "inference-extension"
 """What the stock chart's probes ask for."""
 
 LISTED_SERVICES = (LIVENESS, READINESS, "", EXT_PROC_SERVICE, CHART_SERVICE)
+STATIC_SERVICES = ("", EXT_PROC_SERVICE)
+"""What the health service beside ext_proc answers for."""
+
 WATCH_INTERVAL_SECONDS = 0.25
 """How often an open Watch looks whether its answer changed."""
 
@@ -98,9 +102,25 @@ def health_services(ready: Callable[[], bool], *, strict_names: bool = False) ->
             return int(_SERVICE_UNKNOWN)
         return int(_SERVING if ready() else _NOT_SERVING)
 
+    return _services(status, LISTED_SERVICES)
+
+
+def static_health_services() -> Services:
+    """Return a health service for the ext_proc port itself: SERVING while it answers at all.
+
+    Reference: llm-d-router pkg/epp/server/runserver.go with ``--health-checking``; a name that it
+    does not know is answered SERVICE_UNKNOWN.
+    """
+    return _services(
+        lambda service: int(_SERVING if service in STATIC_SERVICES else _SERVICE_UNKNOWN),
+        STATIC_SERVICES,
+    )
+
+
+def _services(status: Callable[[str], int], listed: Sequence[str]) -> Services:
     return {
         f"{_SERVICE}/Check": _answering(lambda message: _check(message, status)),
-        f"{_SERVICE}/List": _answering(lambda _message: _list(status)),
+        f"{_SERVICE}/List": _answering(lambda _message: _list(status, listed)),
         f"{_SERVICE}/Watch": lambda sender: _Watch(sender, status),
     }
 
@@ -109,9 +129,9 @@ def _check(message: bytes, status: Callable[[str], int]) -> bytes:
     return _response(status(_asked_service(message)))
 
 
-def _list(status: Callable[[str], int]) -> bytes:
+def _list(status: Callable[[str], int], listed: Sequence[str]) -> bytes:
     response = health_pb2.HealthListResponse()
-    for name in LISTED_SERVICES:
+    for name in listed:
         response.statuses[name].status = status(name)
     return bytes(response.SerializeToString())
 

@@ -2,15 +2,16 @@
 
 Runs on the event loop that serves requests, therefore everything it does is short: pages are made
 in small steps. It owns its connections and ends them on ``stop``. Registered JSON routes are read
-only and must be quick.
+only and must be quick. With a guard everything but the two probes needs its consent.
 """
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from prometheus_client.registry import CollectorRegistry
@@ -34,8 +35,31 @@ MAX_CONNECTIONS = 128
 STOP_SECONDS = 5.0
 """How long responses under way may take after ``stop``."""
 
+HANDSHAKE_SECONDS = 10.0
+"""How long a client may take for a TLS handshake."""
+
+GOODBYE_SECONDS = 1.0
+"""How long a client may take to end TLS in order."""
+
+_TLS_PATIENCE: Mapping[str, Any] = {
+    "ssl_handshake_timeout": HANDSHAKE_SECONDS,
+    "ssl_shutdown_timeout": GOODBYE_SECONDS,
+}
+
 JsonHandler = Callable[[str, Mapping[str, str]], object | None]
 """Called with the path and the query (last value of each name); None answers 404."""
+
+
+class Guard(Protocol):
+    """Decides who is served."""
+
+    async def check(self, request: HttpRequest) -> HttpResponse | None:
+        """Return the refusal of a request, None when it may be served."""
+        ...
+
+    async def stop(self) -> None:
+        """End what is under way. Idempotent."""
+        ...
 
 
 class MetricsServer:
@@ -47,6 +71,8 @@ class MetricsServer:
         host: Address to listen on; empty for all, IPv4 and IPv6.
         not_ready_reasons: Why requests cannot be served now; empty when they can.
         limits: Patience with clients.
+        guard: Decides who is served; None serves everyone. Stopped with the server.
+        tls: TLS of the port; None serves plain HTTP.
     """
 
     def __init__(
@@ -57,12 +83,16 @@ class MetricsServer:
         host: str = "",
         not_ready_reasons: Callable[[], Sequence[str]],
         limits: HttpLimits | None = None,
+        guard: Guard | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._registry = registry
         self._host = host
         self._wanted_port = port
         self._not_ready_reasons = not_ready_reasons
         self._limits = limits or HttpLimits()
+        self._guard = guard
+        self._tls = tls
         self._json_routes: dict[str, JsonHandler] = {}
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], bool] = {}
@@ -87,9 +117,18 @@ class MetricsServer:
             TransportError: The address cannot be bound.
         """
         listener = _bind(self._host, self._wanted_port)
-        self._server = await asyncio.start_server(self._accept, sock=listener)
+        patience = {} if self._tls is None else _TLS_PATIENCE
+        self._server = await asyncio.start_server(
+            self._accept, sock=listener, ssl=self._tls, **patience
+        )
         port = int(listener.getsockname()[1])
-        log.info("metrics server listens", address=self._host or "*", port=port)
+        log.info(
+            "metrics server listens",
+            address=self._host or "*",
+            port=port,
+            tls=self._tls is not None,
+            tokens=self._guard is not None,
+        )
         return port
 
     async def stop(self) -> None:
@@ -107,6 +146,8 @@ class MetricsServer:
         for task in leftovers:
             task.cancel()
         await asyncio.gather(*leftovers, return_exceptions=True)
+        if self._guard is not None:
+            await self._guard.stop()
         await self._server.wait_closed()
         self._server = None
 
@@ -135,14 +176,14 @@ class MetricsServer:
         if request.method not in {"GET", "HEAD"}:
             return plain(HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET, HEAD")
         match request.path:
-            case "/metrics":
-                return self._metrics(request)
             case "/healthz":
                 return plain(HTTPStatus.OK, "ok")
             case "/readyz":
                 return self._readiness()
-            case _:
-                return self._json(request)
+        refusal = None if self._guard is None else await self._guard.check(request)
+        if refusal is not None:
+            return refusal
+        return self._metrics(request) if request.path == "/metrics" else self._json(request)
 
     def _metrics(self, request: HttpRequest) -> HttpResponse:
         encode, content_type = metrics_page.choose_format(request.headers.get("accept", ""))

@@ -3,7 +3,7 @@
 from epp.metrics.families import SELECTABLE_NAME_SETS, NameSet
 from epp.metrics.label_cap import DEFAULT_MAX_LABEL_VALUES
 from epp.server.flags import Flag, one_of
-from epp.server.quantities import parse_int, parse_positive_duration, parse_positive_int
+from epp.server.quantities import parse_bool, parse_int, parse_positive_duration, parse_positive_int
 
 _METRICS = "metrics of this EPP"
 _LOGS = "logs"
@@ -37,6 +37,17 @@ METRICS_FLAGS = (
         default_text="2s",
         metavar="TIME",
         help="endpoints with older metrics are left out of the pool gauges",
+    ),
+    Flag(
+        name="enable-grpc-stream-metrics",
+        field="grpc_stream_metrics",
+        group=_METRICS,
+        parse=parse_bool,
+        default=False,
+        default_text="false",
+        switch=True,
+        help="connections, streams, messages, resets and errors of the gRPC port; with the grpcio "
+        "transport open streams only",
     ),
     Flag(
         name="max-label-values",

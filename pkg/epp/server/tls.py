@@ -55,6 +55,17 @@ class ServingCertificate:
         """Use another pair for new connections."""
         self._pair = pair
 
+    def reload(self, directory: Path) -> bool:
+        """Use what a directory holds now; tell whether that is another pair.
+
+        Raises:
+            ConfigError: It cannot be served; the pair in use stays.
+        """
+        pair = load_pair(directory)
+        changed = pair != self._pair
+        self._pair = pair
+        return changed
+
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials for a port; the pair is looked up at every handshake.
 
@@ -80,26 +91,24 @@ def serving_certificate(
     return ServingCertificate(self_signed_pair(names=names, now=moment))
 
 
-def load_pair(directory: Path) -> CertificatePair:
+def load_pair(directory: Path, *, flag: str = "--cert-path") -> CertificatePair:
     """Read ``tls.crt`` and ``tls.key`` and check that they can be served.
 
     Raises:
-        ConfigError: Names the file at fault; never shows its content.
+        ConfigError: Names the flag and the file at fault; never shows its content.
     """
-    certificate = _read(directory / CERTIFICATE_FILE)
-    key = _read(directory / KEY_FILE)
+    certificate_file, key_file = directory / CERTIFICATE_FILE, directory / KEY_FILE
+    certificate, key = _read(certificate_file, flag), _read(key_file, flag)
     try:
         parsed = x509.load_pem_x509_certificates(certificate)[0]
     except ValueError as error:
-        raise _unusable(directory / CERTIFICATE_FILE, "is not a PEM certificate") from error
+        raise _unusable(certificate_file, "is not a PEM certificate", flag) from error
     try:
         private = serialization.load_pem_private_key(key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unusable(
-            directory / KEY_FILE, "is not a PEM private key without password"
-        ) from error
+        raise _unusable(key_file, "is not a PEM private key without password", flag) from error
     if _public_bytes(parsed.public_key()) != _public_bytes(private.public_key()):
-        raise _unusable(directory / KEY_FILE, f"does not belong to {CERTIFICATE_FILE}")
+        raise _unusable(key_file, f"does not belong to {CERTIFICATE_FILE}", flag)
     return CertificatePair(certificate=certificate, key=key)
 
 
@@ -136,15 +145,15 @@ def _configuration(pair: CertificatePair) -> grpc.ServerCertificateConfiguration
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)])
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, flag: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unusable(path, f"cannot be read: {error.strerror}") from error
+        raise _unusable(path, f"cannot be read: {error.strerror}", flag) from error
 
 
-def _unusable(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"{path.name} {why}", source="--cert-path", value=str(path))
+def _unusable(path: Path, why: str, flag: str) -> ConfigError:
+    return ConfigError(f"{path.name} {why}", source=flag, value=str(path))
 
 
 def _public_bytes(key: object) -> bytes:

@@ -1,14 +1,27 @@
-"""The caches that every source fills, one per kind."""
+"""The caches that every source fills, one per kind and API group."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from epp.kube.cache import ObjectCache
+from epp.kube.resource import PODS, Resource
+from epp.sources.kinds import (
+    LEGACY_OBJECTIVES,
+    LEGACY_REWRITES,
+    MODELS,
+    OBJECTIVES,
+    OLD_POOLS,
+    POOLS,
+    REWRITES,
+    TypeId,
+)
 from epp_api.core_v1 import Pod
 from epp_api.meta import NamespacedName
 from epp_api.v1 import inferencepool_types as v1
-from epp_api.v1alpha2 import inferencemodel_types, inferencepool_types
-from epp_api.v1alpha2.inferencemodel_types import InferenceModel
+from epp_api.v1alpha2 import inferencepool_types
+from epp_api.v1alpha2.inferencemodel_types import MODEL_NAME_INDEX, InferenceModel
+from epp_api.v1alpha2.inferencemodelrewrite_types import InferenceModelRewrite
+from epp_api.v1alpha2.inferenceobjective_types import InferenceObjective
 
 
 def _model_names(model: InferenceModel) -> Sequence[str]:
@@ -23,22 +36,40 @@ class SourceCaches:
         pools_v1: InferencePools of the current version.
         pools_v1alpha2: InferencePools of the first generation.
         models: InferenceModels, indexed by ``spec.modelName``.
+        objectives: InferenceObjectives of ``llm-d.ai``.
+        legacy_objectives: Those of the kind's first API group.
+        rewrites: InferenceModelRewrites of ``llm-d.ai``.
+        legacy_rewrites: Those of the kind's first API group.
+        by_type: Every cache, by ``(apiVersion, kind)``.
     """
 
     def __init__(self) -> None:
-        self.pods: ObjectCache[Pod] = ObjectCache("Pod")
-        self.pools_v1: ObjectCache[v1.InferencePool] = ObjectCache("InferencePool")
+        self.pods: ObjectCache[Pod] = ObjectCache(PODS.kind)
+        self.pools_v1: ObjectCache[v1.InferencePool] = ObjectCache(POOLS.kind)
         self.pools_v1alpha2: ObjectCache[inferencepool_types.InferencePool] = ObjectCache(
-            "InferencePool"
+            OLD_POOLS.kind
         )
         self.models: ObjectCache[InferenceModel] = ObjectCache(
-            "InferenceModel", {inferencemodel_types.MODEL_NAME_INDEX: _model_names}
+            MODELS.kind, {MODEL_NAME_INDEX: _model_names}
         )
-        self.by_type: Mapping[tuple[str, str], ObjectCache[Any]] = {
-            (v1.API_VERSION, v1.KIND): self.pools_v1,
-            (inferencepool_types.API_VERSION, inferencepool_types.KIND): self.pools_v1alpha2,
-            (inferencemodel_types.API_VERSION, inferencemodel_types.KIND): self.models,
-            ("v1", "Pod"): self.pods,
+        self.objectives: ObjectCache[InferenceObjective] = ObjectCache(OBJECTIVES.kind)
+        self.legacy_objectives: ObjectCache[InferenceObjective] = ObjectCache(
+            LEGACY_OBJECTIVES.kind
+        )
+        self.rewrites: ObjectCache[InferenceModelRewrite] = ObjectCache(REWRITES.kind)
+        self.legacy_rewrites: ObjectCache[InferenceModelRewrite] = ObjectCache(LEGACY_REWRITES.kind)
+        by_resource: Mapping[Resource, ObjectCache[Any]] = {
+            PODS: self.pods,
+            POOLS: self.pools_v1,
+            OLD_POOLS: self.pools_v1alpha2,
+            MODELS: self.models,
+            OBJECTIVES: self.objectives,
+            LEGACY_OBJECTIVES: self.legacy_objectives,
+            REWRITES: self.rewrites,
+            LEGACY_REWRITES: self.legacy_rewrites,
+        }
+        self.by_type: Mapping[TypeId, ObjectCache[Any]] = {
+            (resource.api_version, resource.kind): cache for resource, cache in by_resource.items()
         }
 
     def mark_synced(self) -> None:

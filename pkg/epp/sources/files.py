@@ -18,6 +18,7 @@ from watchfiles import awatch
 from epp.errors import ConfigError
 from epp.logs import get_logger
 from epp.sources.caches import SourceCaches
+from epp.sources.kinds import TypeId
 from epp.sources.manifest_set import Change, ManifestSet
 from epp.sources.problems import ManifestProblem
 from epp.sources.validation import ManifestValidator
@@ -79,6 +80,13 @@ class FileSource:
     def problems(self) -> tuple[ManifestProblem, ...]:
         """Everything that is wrong now, by file."""
         return self._problems
+
+    @property
+    def broken_pools(self) -> tuple[str, ...]:
+        """``namespace/name`` of the pools that cannot be used as they stand now."""
+        objects = {problem.object for problem in self._problems}
+        prefix = "InferencePool "
+        return tuple(sorted(o.removeprefix(prefix) for o in objects if o.startswith(prefix)))
 
     async def start(self) -> None:
         """Load everything, then watch. Raises ConfigError when there is no such directory."""
@@ -198,7 +206,7 @@ class FileSource:
             log.info("every manifest is valid again")
         self._problems = change.problems
         self._on_problems(len(change.problems))
-        by_type: Mapping[tuple[str, str], list[object]] = {t: [] for t in self.caches.by_type}
+        by_type: Mapping[TypeId, list[object]] = {t: [] for t in self.caches.by_type}
         for (type_id, key), obj in change.objects.items():
             if (type_id, key) in change.replaced:
                 self.caches.by_type[type_id].delete(key)

@@ -14,13 +14,14 @@ import msgspec
 
 from epp.logs import get_logger
 from epp.sources.documents import DocumentError, load_documents
+from epp.sources.kinds import TYPES, TypeId
 from epp.sources.problems import ManifestProblem
-from epp.sources.validation import TYPES, Manifest, ManifestValidator
+from epp.sources.validation import Manifest, ManifestValidator
 from epp_api.meta import NamespacedName
 
 log = get_logger(__name__)
 
-ObjectId = tuple[tuple[str, str], NamespacedName]
+ObjectId = tuple[TypeId, NamespacedName]
 
 
 @dataclass(slots=True)

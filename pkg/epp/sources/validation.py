@@ -13,8 +13,10 @@ import msgspec
 import yaml
 from jsonschema import Draft202012Validator
 
+from epp.kube.resource import PODS
 from epp.sources.cel_rules import CelEvaluator
 from epp.sources.documents import within_bounds
+from epp.sources.kinds import KINDS, TYPES, ApiObject, TypeId
 from epp.sources.problems import ManifestProblem, shown
 from epp.sources.schema import (
     METADATA_SCHEMA,
@@ -27,31 +29,20 @@ from epp.sources.schema import (
     schema_errors,
     validator,
 )
-from epp_api.core_v1 import Pod
 from epp_api.crd_files import crd_files
 from epp_api.meta import NamespacedName
-from epp_api.v1 import inferencepool_types as v1
-from epp_api.v1alpha2 import inferencemodel_types, inferencepool_types
+from epp_api.v1alpha2 import shared_types
 
-ApiObject = (
-    Pod | v1.InferencePool | inferencepool_types.InferencePool | inferencemodel_types.InferenceModel
-)
-
-
-TYPES: Mapping[tuple[str, str], type[ApiObject]] = {
-    ("v1", "Pod"): Pod,
-    (v1.API_VERSION, v1.KIND): v1.InferencePool,
-    (inferencepool_types.API_VERSION, inferencepool_types.KIND): inferencepool_types.InferencePool,
-    (
-        inferencemodel_types.API_VERSION,
-        inferencemodel_types.KIND,
-    ): inferencemodel_types.InferenceModel,
-}
-
-
-OTHER_KINDS = frozenset({"InferenceObjective", "InferenceModelRewrite", "InferencePoolImport"})
+OTHER_KINDS = frozenset({"InferencePoolImport"})
 """Kinds of our groups that are not read."""
 
+SHARED_GROUPS = frozenset({shared_types.GROUP})
+"""Groups in which others have kinds too: of these only the versions that we read are ours."""
+
+_OWN_GROUPS = frozenset(kind.resource.group for kind in KINDS) - SHARED_GROUPS - {PODS.group}
+_OWN_VERSIONS = frozenset(
+    kind.resource.api_version for kind in KINDS if kind.resource.group in SHARED_GROUPS
+)
 
 _MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`( - at `(?P<parent>[^`]*)`)?")
 
@@ -67,7 +58,7 @@ class Manifest:
         document: As validated: nulls pruned, defaults filled in.
     """
 
-    type_id: tuple[str, str]
+    type_id: TypeId
     key: NamespacedName
     obj: ApiObject
     document: Mapping[str, Any]
@@ -93,7 +84,7 @@ class ManifestValidator:
         for path in crd_files().values():
             self._add_crd(yaml.safe_load(path.read_text()))
 
-    def identity(self, document: Any) -> tuple[tuple[str, str], NamespacedName] | None:
+    def identity(self, document: Any) -> tuple[TypeId, NamespacedName] | None:
         """Kind and key of a document as far as it goes, also of a broken one; None without."""
         if not isinstance(document, dict):
             return None
@@ -113,8 +104,8 @@ class ManifestValidator:
             return True
         if kind in {known for _, known in TYPES}:
             return True
-        ours = api_version.partition("/")[0] in {v1.GROUP, inferencepool_types.GROUP}
-        return ours and kind not in OTHER_KINDS  # in our groups, an unknown kind is a slip
+        ours = api_version.partition("/")[0] in _OWN_GROUPS or api_version in _OWN_VERSIONS
+        return ours and kind not in OTHER_KINDS  # where kinds are ours, an unknown one is a slip
 
     def validate(self, document: Any) -> Manifest | list[ManifestProblem]:
         """Return the object, or everything that is wrong with the document."""
@@ -213,9 +204,7 @@ class ManifestValidator:
             message=error.message, object=named, field=path_text(error.path), value=error.value
         )
 
-    def _typed(
-        self, type_id: tuple[str, str], document: dict[str, Any]
-    ) -> Manifest | list[ManifestProblem]:
+    def _typed(self, type_id: TypeId, document: dict[str, Any]) -> Manifest | list[ManifestProblem]:
         try:
             obj = msgspec.convert(document, TYPES[type_id])
         except (msgspec.ValidationError, OverflowError) as exc:

@@ -2,7 +2,8 @@
 
 A terminal's Ctrl-C reaches the foreground process group only, so a child in a session of its own
 never sees it: the supervisor alone decides when which child stops. On Linux the kernel ends a
-child whose supervisor was killed.
+child whose supervisor was killed. Only a child that was ready once is restarted: one that ends
+before has something to say, and ``start`` says it.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ MAX_BACKOFF_SECONDS = 5.0
 STABLE_AFTER_SECONDS = 10.0
 """A child that lived this long starts over with the first back-off."""
 
+READY_POLL_SECONDS = 0.02
 KEPT_LINES = 20
 _PR_SET_PDEATHSIG = 1
 
@@ -57,6 +59,25 @@ class ChildSpec:
     stop_seconds: float = 10.0
 
 
+class ChildFailedError(TransportError):
+    """A child did not come up.
+
+    Attributes:
+        what: Half a sentence.
+        name: Of the child.
+        status: Its exit status, negative for a signal; None when it still runs.
+        lines: The last that it printed.
+    """
+
+    def __init__(self, what: str, *, name: str, status: int | None, lines: Sequence[str]) -> None:
+        tail = "\n".join(f"    {line}" for line in lines) or "    (it printed nothing)"
+        super().__init__(f"{name} {what}; the last it said:\n{tail}")
+        self.what = what
+        self.name = name
+        self.status = status
+        self.lines = tuple(lines)
+
+
 @dataclass(slots=True)
 class Child:
     """A child and the task that keeps it alive."""
@@ -66,6 +87,7 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     _task: asyncio.Task[None] | None = None
+    _was_ready: bool = False
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _spawning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -79,23 +101,44 @@ class Child:
         """Start and wait until ready.
 
         Raises:
-            TransportError: It died or did not become ready in time; the text has its last lines.
+            ChildFailedError: It ended or did not become ready in time; the text has all its last lines.
         """
         await self._spawn()
-        process = self.process
+        self._was_ready = self.spec.is_ready is None
         self._task = asyncio.create_task(self._keep_alive(), name=f"child {self.spec.name}")
-        deadline = time.monotonic() + self.spec.ready_seconds
+        if self.spec.is_ready is None:
+            return
+        ready = asyncio.create_task(
+            self._until(self.spec.is_ready), name=f"child {self.spec.name} ready"
+        )
+        try:
+            await asyncio.wait(
+                (self._task, ready),
+                timeout=self.spec.ready_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self._task.done():  # only then is everything that it printed read
+                raise self._failed("ended while starting")
+            if not ready.done():
+                raise self._failed(f"was not ready within {self.spec.ready_seconds:g} s")
+            ready.result()
+        finally:
+            ready.cancel()
+            await asyncio.gather(ready, return_exceptions=True)
+
+    async def _until(self, is_ready: Callable[[int], Awaitable[bool]]) -> None:
         while True:
             pid = self.pid
-            if self.process is not process or pid is None:
-                raise TransportError(self._failure("ended while starting"))
-            if self.spec.is_ready is None or await self.spec.is_ready(pid):
+            if pid is not None and await is_ready(pid):
+                self._was_ready = True
                 return
-            if time.monotonic() > deadline:
-                raise TransportError(
-                    self._failure(f"was not ready within {self.spec.ready_seconds:g} s")
-                )
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(READY_POLL_SECONDS)
+
+    def hurry(self) -> None:
+        """Ask a child that is stopping once more: servers give up their draining then."""
+        if self._stopping.is_set() and self.pid is not None and self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
 
     async def stop(self) -> None:
         """Ask the child to end, insist after its grace time, and wait. Idempotent."""
@@ -137,7 +180,7 @@ class Child:
         while True:
             started = time.monotonic()
             await self._drain_output()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or not self._was_ready:
                 return
             if time.monotonic() - started > STABLE_AFTER_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
@@ -146,7 +189,6 @@ class Child:
                 child=self.spec.name,
                 exit=_exit_text(self.process),
                 restart_in_seconds=backoff,
-                log=str(self.spec.log_path),
             )
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
@@ -173,9 +215,9 @@ class Child:
         if self.spec.on_line is not None:
             self.spec.on_line(text)
 
-    def _failure(self, what: str) -> str:
-        tail = "\n".join(f"    {line}" for line in self.last_lines) or "    (it printed nothing)"
-        return f"{self.spec.name} {what}; the last it said:\n{tail}"
+    def _failed(self, what: str) -> ChildFailedError:
+        status = None if self.process is None else self.process.returncode
+        return ChildFailedError(what, name=self.spec.name, status=status, lines=self.last_lines)
 
 
 async def _next_line(reader: asyncio.StreamReader) -> bytes:

@@ -2,68 +2,156 @@
 
 import asyncio
 import contextlib
-import json
+import os
 import signal
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from rich.console import Console
 
-from epp.errors import ConfigError, TransportError
+from epp import logs
+from epp.errors import ConfigError
 from epp.standalone import demo, live
-from epp.standalone.child import ChildSpec
+from epp.standalone.log_lines import LineSink, readable
 from epp.standalone.options import StandaloneOptions
-from epp.standalone.plan import Plan, ServePorts, make_plan
+from epp.standalone.plan import make_plan
 from epp.standalone.ports import start_in_turn
+from epp.standalone.serve_flags import ServeFlags, read_serve_flags
 from epp.standalone.supervisor import Supervisor
+
+T = TypeVar("T")
 
 REPORT_COLUMNS = 150
 """Width of the table where no terminal says otherwise."""
 
-_NOISE = frozenset({"time", "level", "event", "logger_name"})
+INTERRUPTED = 130
+"""Exit status after Ctrl-C before there was something to watch, as shells know it."""
 
 
 async def run_standalone(
-    options: StandaloneOptions, *, named: ServePorts, max_request_body_bytes: int
+    options: StandaloneOptions, serve: ServeFlags | None = None, **_earlier: object
 ) -> int:
     """Run until Ctrl-C, or until the demo's table with ``--once``.
 
     Returns:
-        Exit status: 0 for a clean end, 1 when a child did not come up or a sample failed.
+        Exit status: 0 for a clean end, 1 when a child did not come up or, with ``--once``, when a
+        sample did not get what it should.
 
     Raises:
         ConfigError: The options cannot work on this machine.
     """
+    serve = serve or read_serve_flags(options, os.environ)
     console = _console()
-    errors = Console(stderr=True)
-    with _state_dir(options) as state_dir:
+    say = _log_printer(console, serve)
+    logs.configure(json=True, stream=cast("Any", LineSink(say("standalone"))))
+    with _state_dir(options) as state_dir, _signals() as signals:
         async with contextlib.AsyncExitStack() as turn:
-            await turn.enter_async_context(start_in_turn(lambda: _tell_wait(errors)))
-            plan = make_plan(
-                options, state_dir, named=named, max_request_body_bytes=max_request_body_bytes
-            )
-            plan = replace(plan, epp=_echoing(plan.epp, errors, everything=not console.is_terminal))
+            await turn.enter_async_context(start_in_turn(lambda: _tell_wait(console)))
+            plan = make_plan(options, serve, state_dir)
             for note in plan.notes:
                 console.print(note, highlight=False)
+            up = asyncio.Event()
+            plan = replace(plan, epp=replace(plan.epp, on_line=_log_only_until(up, say("epp"))))
             supervisor = Supervisor(plan=plan, drain_seconds=options.drain_seconds)
-            stop = _stop_on_signals(supervisor, errors)
-            try:
-                await supervisor.start()
-                await turn.aclose()
-                return await _serve(supervisor, console, stop)
-            except TransportError as exc:
-                errors.print(f"epp: {exc}", highlight=False, markup=False)
-                return 1
-            finally:
-                await supervisor.stop()
-                if not options.once:
-                    console.print("stopped", highlight=False)
+            return await _Run(supervisor, console, signals, up).whole(turn)
 
 
-def _tell_wait(errors: Console) -> None:
-    errors.print("another run is starting, waiting for my turn ...", highlight=False)
+@dataclass(slots=True)
+class _Signals:
+    """The first signal stops and drains, the second gives up draining."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    on_first: Callable[[], None] = lambda: None
+    on_second: Callable[[], None] = lambda: None
+
+    def arrived(self) -> None:
+        first = not self.stop.is_set()
+        self.stop.set()
+        (self.on_first if first else self.on_second)()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    signals, loop = _Signals(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signals.arrived)
+    try:
+        yield signals
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of a plan, from start to stop."""
+
+    supervisor: Supervisor
+    console: Console
+    signals: _Signals
+    up: asyncio.Event
+
+    async def whole(self, turn: contextlib.AsyncExitStack) -> int:
+        """Start, give up the turn to start, serve, stop."""
+        self.signals.on_second = self.supervisor.hurry
+        try:
+            if await self._unless_stopped(self.supervisor.start()) is None:
+                return INTERRUPTED
+            self.up.set()
+            await turn.aclose()
+            self.signals.on_first = self._tell_drain
+            return await self._serve()
+        finally:
+            await self.supervisor.stop()
+            if self.up.is_set() and not self.supervisor.plan.options.once:
+                self.console.print("stopped", highlight=False)
+
+    async def _unless_stopped(self, job: Coroutine[Any, Any, T]) -> "asyncio.Task[T] | None":
+        """Do a job to its end; None when a signal came before, and the job is cancelled."""
+        doing = asyncio.create_task(job, name="until a signal")
+        stopping = asyncio.create_task(self.signals.stop.wait(), name="signal")
+        try:
+            await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                return None
+            doing.result()
+            return doing
+        finally:
+            for task in (doing, stopping):
+                task.cancel()
+            await asyncio.gather(doing, stopping, return_exceptions=True)
+
+    async def _serve(self) -> int:
+        plan = self.supervisor.plan
+        if plan.options.demo and plan.with_envoy:
+            samples = await self._unless_stopped(demo.run_samples(plan))
+            if samples is None:
+                return INTERRUPTED
+            outcomes = samples.result()
+            self.console.print(demo.table_of(outcomes, self.console.width))
+            if plan.options.once:
+                return self._verdict(outcomes)
+            demo.print_snippets(self.console, plan)
+        else:
+            self.console.print(live.where(plan), highlight=False)
+        await live.watch(self.supervisor, self.console, self.signals.stop)
+        return 0
+
+    def _verdict(self, outcomes: list[demo.Outcome]) -> int:
+        failures = demo.failures(outcomes)
+        for failure in failures:
+            self.console.print(failure, style="red", highlight=False, markup=False, soft_wrap=True)
+        return 1 if failures else 0
+
+    def _tell_drain(self) -> None:
+        self.console.print("stopping: finishing what runs ...", highlight=False)
+
+
+def _tell_wait(console: Console) -> None:
+    console.print("another run is starting, waiting for my turn ...", highlight=False)
 
 
 def _console() -> Console:
@@ -72,24 +160,36 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=REPORT_COLUMNS)
 
 
-async def _serve(supervisor: Supervisor, console: Console, stop: asyncio.Event) -> int:
-    plan = supervisor.plan
-    if plan.options.demo and plan.with_envoy:
-        outcomes = await demo.run_samples(plan)
-        console.print(demo.table_of(outcomes))
-        if plan.options.once:
-            return 0 if all(outcome.status for outcome in outcomes) else 1
-        demo.print_snippets(console, plan)
-    elif plan.with_envoy:
-        console.print(f"OpenAI-compatible endpoint: {plan.url}", highlight=False)
-    else:
-        console.print(
-            f"no Envoy: ext_proc on 127.0.0.1:{plan.grpc_port} (plaintext HTTP/2), health on"
-            f" {plan.health_port}, metrics on {plan.metrics_port}",
-            highlight=False,
-        )
-    await live.watch(supervisor, console, stop)
-    return 0
+def _log_printer(console: Console, serve: ServeFlags) -> Callable[[str], Callable[[str], None]]:
+    """Print log lines of a program: above the live view on a terminal, else on standard error.
+
+    On a terminal only warnings and errors disturb, unless the user asked for more.
+    """
+    errors = Console(stderr=True)
+    target = console if console.is_terminal and errors.is_terminal else errors
+    everything = serve.verbose or not console.is_terminal
+
+    def of(program: str) -> Callable[[str], None]:
+        def on_line(line: str) -> None:
+            text = line
+            if not serve.json_log:
+                text = readable(line, program=program, everything=everything)
+            if text:
+                target.print(text, highlight=False, markup=False, soft_wrap=True)
+
+        return on_line
+
+    return of
+
+
+def _log_only_until(up: asyncio.Event, say: Callable[[str], None]) -> Callable[[str], None]:
+    """Leave out lines that are no log while starting: the last words of a child are its error."""
+
+    def on_line(line: str) -> None:
+        if up.is_set() or line.startswith("{"):
+            say(line)
+
+    return on_line
 
 
 @contextlib.contextmanager
@@ -105,53 +205,3 @@ def _state_dir(options: StandaloneOptions) -> Iterator[Path]:
             f"cannot create it: {exc.strerror}", source="--state-dir", value=str(options.state_dir)
         ) from exc
     yield options.state_dir.resolve()
-
-
-def _stop_on_signals(supervisor: Supervisor, errors: Console) -> asyncio.Event:
-    """The first signal stops and drains, the second gives up draining."""
-    stop = asyncio.Event()
-    starting = asyncio.current_task()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            supervisor.hurry()
-            return
-        stop.set()
-        if supervisor.envoy is None and starting is not None and supervisor.plan.with_envoy:
-            starting.cancel()  # still starting: nothing to drain
-            return
-        errors.print("stopping: finishing what runs ...", highlight=False)
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    return stop
-
-
-def _echoing(spec: ChildSpec, errors: Console, *, everything: bool) -> ChildSpec:
-    """Let the EPP's warnings and errors through to the user's screen, above the live view."""
-
-    def on_line(line: str) -> None:
-        text = readable(line, everything=everything)
-        if text:
-            errors.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    argv = [*spec.argv, "--log-format=json"]
-    return replace(spec, argv=argv, on_line=on_line)
-
-
-def readable(line: str, *, everything: bool) -> str:
-    """One JSON log line as text; empty when it need not be shown."""
-    try:
-        record = json.loads(line)
-        level = str(record.get("level", "info"))
-    except (ValueError, AttributeError):
-        return f"epp: {line}"
-    if level == "info" and not everything:
-        return ""
-    fields = " ".join(f"{key}={value}" for key, value in record.items() if key not in _NOISE)
-    prefix = "" if level == "info" else f"{level}: "
-    return f"epp: {prefix}{record.get('event', '')} {fields}".rstrip()
-
-
-__all__ = ["Plan", "readable", "run_standalone"]

@@ -6,14 +6,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from epp.errors import TransportError
-from epp.standalone import local_http
+from epp.standalone import local_http, narrow
 from epp.standalone.demo_pool import BASE_MODEL
 from epp.standalone.plan import Plan
 
@@ -24,11 +23,12 @@ SPLIT_GAP_SECONDS = 0.06
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One request of the demo."""
+    """One request of the demo, and the status that it should get."""
 
     label: str
     path: str
     body: dict[str, Any]
+    expected: int = HTTPStatus.OK
 
     @property
     def model(self) -> str:
@@ -47,6 +47,7 @@ class Outcome:
         pod: Who served it, by the server's own word; empty when nobody did.
         target_model: The name that reached the pod; empty when none did.
         why: One line from the EPP; for a refusal, the error text.
+        picked: The EPP knows the request: it did not go without it.
     """
 
     sample: Sample
@@ -55,6 +56,12 @@ class Outcome:
     pod: str
     target_model: str
     why: str
+    picked: bool = False
+
+    @property
+    def as_expected(self) -> bool:
+        """The status is the right one, and what was served was picked."""
+        return self.status == self.sample.expected and (self.picked or self.status != HTTPStatus.OK)
 
 
 def samples() -> list[Sample]:
@@ -81,7 +88,12 @@ def samples() -> list[Sample]:
             "completions",
             {"model": "nightly-eval", "prompt": "Grade this.", "max_tokens": 8},
         ),
-        _sample("undeclared", "chat/completions", {"model": "gpt-nobody", **chat}),
+        _sample(
+            "undeclared",
+            "chat/completions",
+            {"model": "gpt-nobody", **chat},
+            expected=HTTPStatus.NOT_FOUND,
+        ),
     ]
 
 
@@ -91,42 +103,59 @@ async def run_samples(plan: Plan) -> list[Outcome]:
     outcomes = [await _send(plan, sample) for sample in chosen[:3]]
     split = chosen[3:-2]
     waits = [number * SPLIT_GAP_SECONDS for number in range(len(split))]
-    outcomes += await asyncio.gather(
-        *(_send_after(wait, plan, sample) for wait, sample in zip(waits, split, strict=True))
-    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_send_after(wait, plan, sample), name=f"sample {sample.label}")
+            for wait, sample in zip(waits, split, strict=True)
+        ]
+    outcomes += [task.result() for task in tasks]
     outcomes += [await _send(plan, sample) for sample in chosen[-2:]]
     return outcomes
 
 
-def table_of(outcomes: Sequence[Outcome]) -> Table:
-    """The outcomes as a table for people."""
+def table_of(outcomes: Sequence[Outcome], width: int) -> RenderableType:
+    """The outcomes as a table for people, for a terminal of this width."""
     title = "What the Endpoint Picker did"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column, options in _COLUMNS:
-        table.add_column(column, **options)
-    for outcome in outcomes:
-        good = 200 <= outcome.status < 300
-        table.add_row(
-            outcome.sample.label,
-            outcome.sample.model,
-            outcome.target_model or "-",
-            outcome.pod or "-",
-            f"[green]{outcome.status}[/]" if good else f"[red]{outcome.status}[/]",
-            f"{outcome.milliseconds:.0f}",
-            outcome.why,
-        )
-    return table
+    rows = [_row(outcome) for outcome in outcomes]
+    return narrow.table(_COLUMNS, rows, width=width, remark="why this pod", title=title)
 
 
-_COLUMNS: Sequence[tuple[str, dict[str, Any]]] = (
-    ("request", {"no_wrap": True}),
-    ("model asked", {"no_wrap": True}),
-    ("target model", {"no_wrap": True}),
-    ("pod", {"no_wrap": True}),
-    ("status", {"justify": "right"}),
-    ("ms", {"justify": "right"}),
-    ("why this pod", {"overflow": "fold", "min_width": 24}),
+_COLUMNS = (
+    narrow.Column(name="request"),
+    narrow.Column(name="model asked", rank=1),
+    narrow.Column(name="target model", rank=2),
+    narrow.Column(name="pod"),
+    narrow.Column(name="status", right=True),
+    narrow.Column(name="ms", right=True, rank=3),
 )
+_STATUS = 4
+
+
+def _row(outcome: Outcome) -> narrow.Row:
+    cells = (
+        outcome.sample.label,
+        outcome.sample.model,
+        outcome.target_model or "-",
+        outcome.pod or "-",
+        str(outcome.status or "-"),
+        f"{outcome.milliseconds:.0f}",
+    )
+    colour = "green" if 200 <= outcome.status < 300 else "red"
+    return narrow.Row(cells=cells, remark=outcome.why, styles=[(_STATUS, colour)])
+
+
+def failures(outcomes: Sequence[Outcome]) -> list[str]:
+    """A line for each sample that did not get what it should: its status, and a pick with a 200."""
+    return [
+        f"{outcome.sample.label}: expected {_expectation(outcome.sample)}, got"
+        f" {outcome.status or 'no answer'} ({outcome.why})"
+        for outcome in outcomes
+        if not outcome.as_expected
+    ]
+
+
+def _expectation(sample: Sample) -> str:
+    return "200 by a pick" if sample.expected == HTTPStatus.OK else str(sample.expected)
 
 
 def print_snippets(console: Console, plan: Plan) -> None:
@@ -138,16 +167,18 @@ def print_snippets(console: Console, plan: Plan) -> None:
         "  from openai import OpenAI\n"
         f'  client = OpenAI(base_url="{plan.url}", api_key="none")\n'
         f'  print(client.completions.create(model="support", prompt="Hi").choices[0].text)\n\n'
-        f"  curl -s http://127.0.0.1:{plan.metrics_port}/debug/decisions?limit=1   # why this pod\n"
-        f"  curl -s http://127.0.0.1:{plan.metrics_port}/metrics                   # Prometheus\n",
+        f"  curl -s '{plan.debug_url('/debug/decisions?limit=1')}'   # why this pod\n"
+        f"  curl -s {plan.debug_url('/metrics')}                     # Prometheus\n",
         highlight=False,
         soft_wrap=True,
         markup=True,
     )
 
 
-def _sample(label: str, path: str, body: dict[str, Any]) -> Sample:
-    return Sample(label=label, path=f"/v1/{path}", body=body)
+def _sample(
+    label: str, path: str, body: dict[str, Any], *, expected: int = HTTPStatus.OK
+) -> Sample:
+    return Sample(label=label, path=f"/v1/{path}", body=body, expected=expected)
 
 
 async def _send_after(seconds: float, plan: Plan, sample: Sample) -> Outcome:
@@ -162,41 +193,36 @@ async def _send(plan: Plan, sample: Sample) -> Outcome:
     began = time.monotonic()
     try:
         reply = await local_http.request(
-            plan.options.host, plan.port, "POST", sample.path, headers=headers, body=body
+            plan.client_address, plan.port, "POST", sample.path, headers=headers, body=body
         )
     except TransportError as exc:
         return _outcome(sample, 0, began, why=str(exc))
-    if reply.status != 200:
+    if reply.status != HTTPStatus.OK:
         return _outcome(sample, reply.status, began, why=_error_text(reply))
+    elapsed = (time.monotonic() - began) * 1000
     decision = await _decision(plan, request_id)
-    return _outcome(
-        sample,
-        reply.status,
-        began,
+    return Outcome(
+        sample=sample,
+        status=reply.status,
+        milliseconds=elapsed,
         pod=reply.headers.get("x-sim-pod", ""),
         target_model=str(decision.get("target_model", "")),
         why=str(decision.get("why", "served without the EPP")),
+        picked=bool(decision),
     )
 
 
-def _outcome(
-    sample: Sample, status: int, began: float, *, pod: str = "", target_model: str = "", why: str
-) -> Outcome:
+def _outcome(sample: Sample, status: int, began: float, *, why: str) -> Outcome:
     elapsed = (time.monotonic() - began) * 1000
     return Outcome(
-        sample=sample,
-        status=status,
-        milliseconds=elapsed,
-        pod=pod,
-        target_model=target_model,
-        why=why,
+        sample=sample, status=status, milliseconds=elapsed, pod="", target_model="", why=why
     )
 
 
 async def _decision(plan: Plan, request_id: str) -> dict[str, Any]:
     path = f"/debug/decisions?request_id={request_id}"
     try:
-        found = await local_http.get_json("127.0.0.1", plan.metrics_port, path)
+        found = await local_http.get_json(plan.epp_address, plan.metrics_port, path)
     except TransportError:
         return {}
     return dict(found[0]) if found else {}

@@ -12,8 +12,8 @@ from epp.standalone.options import DEMO_PODS
 BASE_MODEL = "tiny-llm"
 ADAPTERS = ("support-r1", "support-r2")
 NAMESPACE = "demo"
-FIRST_POD_ADDRESS = "127.0.1.1"
-"""Where a second demo on this machine would collide: the pods' port is looked for here."""
+POD_ADDRESSES = tuple(f"127.0.1.{number}" for number in range(1, DEMO_PODS + 1))
+"""Where a second demo on this machine would collide: the pods' port must be free on all of them."""
 POOL = "demo"
 
 
@@ -28,8 +28,10 @@ class DemoPod:
 
 def demo_pods(port: int) -> list[DemoPod]:
     """Four pods on 127.0.1.1 to 127.0.1.4, one port."""
-    numbers = range(1, DEMO_PODS + 1)
-    return [DemoPod(name=f"sim-{n}", address=f"127.0.1.{n}", port=port) for n in numbers]
+    return [
+        DemoPod(name=f"sim-{number}", address=address, port=port)
+        for number, address in enumerate(POD_ADDRESSES, 1)
+    ]
 
 
 def pod_arguments(pod: DemoPod) -> list[str]:

@@ -5,6 +5,7 @@ Reference: each piece was tried on Envoy 1.40; its reason stands beside it in th
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 from importlib import resources
 from ipaddress import ip_address
@@ -15,6 +16,10 @@ from epp.errors import ConfigError
 
 _MIB = 1 << 20
 _MAX_BUFFER_BYTES = (1 << 32) - 1
+_TLS_HINTS = {
+    False: "Without TLS, for one machine. `epp serve` has TLS unless told otherwise: --epp-tls fits it.",
+    True: "With TLS, as `epp serve` has it by default; its certificate is not verified.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,9 @@ def render_bootstrap(settings: BootstrapSettings) -> str:
         "epp_port": settings.epp_port,
         "epp_health_port": settings.epp_health_port,
         "eds_file": _quoted(settings.eds_file),
+        "eds_file_flag": shlex.quote(settings.eds_file.replace("\n", " ")),
+        "secure_serving": str(settings.epp_tls).lower(),
+        "tls_hint": _TLS_HINTS[settings.epp_tls],
         "buffer_limit_bytes": settings.buffer_limit_bytes,
         "fail_open": str(settings.fail_open).lower(),
         "message_timeout": _seconds(settings.message_timeout_seconds),

@@ -4,21 +4,24 @@ Reads the EPP's debug views; an EPP that does not answer is shown as such, never
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from epp.errors import TransportError
-from epp.standalone import local_http
-from epp.standalone.supervisor import Supervisor, requests_without_epp
+from epp.standalone import local_http, narrow
+from epp.standalone.plan import Plan
+from epp.standalone.supervisor import Supervisor
 
 REFRESH_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
 SHOWN_DECISIONS = 8
+MAX_ADAPTERS = 24
+MAX_MODEL = 20
+ID_SHOWN = 8
 
 
 async def watch(supervisor: Supervisor, console: Console, stop: asyncio.Event) -> None:
@@ -32,7 +35,9 @@ async def watch(supervisor: Supervisor, console: Console, stop: asyncio.Event) -
 async def _watch_screen(supervisor: Supervisor, console: Console, stop: asyncio.Event) -> None:
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not stop.is_set():
-            live.update(screen(await _fetch(supervisor), supervisor), refresh=True)
+            view = await _fetch(supervisor)
+            shown = screen(view, footer(supervisor), width=console.width, height=console.height)
+            live.update(shown, refresh=True)
             await _wait(stop, REFRESH_SECONDS)
 
 
@@ -57,12 +62,12 @@ async def _fetch(supervisor: Supervisor) -> dict[str, Any] | None:
     """Pool and decisions as the EPP reports them; None when it does not answer."""
     plan = supervisor.plan
     try:
-        pool = await local_http.get_json("127.0.0.1", plan.metrics_port, "/debug/pool")
+        pool = await local_http.get_json(plan.epp_address, plan.metrics_port, "/debug/pool")
         path = f"/debug/decisions?limit={SHOWN_DECISIONS}"
-        decisions = await local_http.get_json("127.0.0.1", plan.metrics_port, path)
+        decisions = await local_http.get_json(plan.epp_address, plan.metrics_port, path)
     except TransportError:
         return None
-    without = await requests_without_epp(plan.admin_port) if plan.with_envoy else None
+    without = await supervisor.requests_without_epp() if plan.with_envoy else None
     return {**pool, "decisions": decisions, "without_epp": without}
 
 
@@ -83,45 +88,96 @@ def summary_line(view: Mapping[str, Any] | None) -> str:
         f"{sum(e['in_flight'] for e in endpoints)} in flight",
     ]
     if view.get("without_epp"):
-        parts.append(f"{view['without_epp']} without the EPP")
+        parts.append(f"{view['without_epp']} without the EPP (Envoy's count)")
     return " · ".join(parts)
 
 
-def screen(view: Mapping[str, Any] | None, supervisor: Supervisor) -> Group:
-    """The whole screen."""
+def where(plan: Plan) -> str:
+    """Where requests go, in one line."""
+    if plan.with_envoy:
+        return f"OpenAI-compatible endpoint: {plan.url}"
+    tls = "TLS" if plan.serve.secure else "plaintext HTTP/2"
+    return (
+        f"no Envoy: ext_proc on {plan.ext_proc} ({tls}), health on {plan.health_port}, metrics on"
+        f" {plan.metrics_port}"
+    )
+
+
+def footer(supervisor: Supervisor) -> str:
+    """Where to send requests, what was restarted, how to stop."""
+    plan = supervisor.plan
+    address = plan.url if plan.with_envoy else f"ext_proc on {plan.ext_proc}"
     restarts = [f"{c.spec.name} x{c.restarts}" for c in supervisor.children() if c.restarts]
-    footer = f"{supervisor.plan.url}   Ctrl-C drains and stops"
-    if restarts:
-        footer = f"restarted: {', '.join(restarts)}   {footer}"
+    parts = [f"restarted: {', '.join(restarts)}"] if restarts else []
+    return "   ".join([*parts, address, "Ctrl-C drains and stops"])
+
+
+def screen(
+    view: Mapping[str, Any] | None, footer_text: str, *, width: int, height: int = 50
+) -> Group:
+    """The whole screen, for a terminal of this size."""
+    last = Text(footer_text, style="dim")
     if view is None or view["pool"] is None:
-        return Group(Text(summary_line(view), style="yellow"), Text(footer, style="dim"))
-    parts: list[RenderableType] = [
+        return Group(Text(summary_line(view), style="yellow"), last)
+    endpoints = [_endpoint_row(row) for row in view["endpoints"]]
+    above: list[RenderableType] = [
         Text(summary_line(view), style="bold"),
-        _endpoint_table(view["endpoints"]),
+        narrow.table(_ENDPOINT_COLUMNS, endpoints, width=width),
     ]
-    if view["decisions"]:
-        parts.append(_decision_table(view["decisions"]))
-    return Group(*parts, Text(footer, style="dim"))
+    rows = [_decision_row(decision) for decision in view["decisions"]]
+    while rows:
+        decisions = narrow.table(_DECISION_COLUMNS, rows, width=width, remark="why")
+        whole = Group(*above, decisions, last)
+        if _lines(whole, width) < height:
+            return whole
+        rows.pop()
+    return Group(*above, last)
 
 
-def _endpoint_table(endpoints: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(expand=False)
-    for name in ("endpoint", "address", "waiting", "running", "kv", "in flight", "adapters", "age"):
-        numeric = name in {"waiting", "running", "kv", "in flight", "age"}
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
-    for row in endpoints:
-        table.add_row(
-            row["name"],
-            row["address"],
-            f"{row['waiting']:.0f}",
-            f"{row['running']:.0f}",
-            f"{row['kv_usage']:.0%}",
-            str(row["in_flight"]),
-            ",".join(row["active_adapters"]) or "-",
-            _age(row),
-            style=_row_style(row),
-        )
-    return table
+def _lines(shown: RenderableType, width: int) -> int:
+    return len(Console(width=width).render_lines(shown))
+
+
+_ENDPOINT_COLUMNS = (
+    narrow.Column(name="endpoint"),
+    narrow.Column(name="address", rank=2),
+    narrow.Column(name="waiting", right=True),
+    narrow.Column(name="running", right=True),
+    narrow.Column(name="kv", right=True),
+    narrow.Column(name="in flight", right=True),
+    narrow.Column(name="adapters", rank=1),
+    narrow.Column(name="age", right=True),
+)
+_DECISION_COLUMNS = (
+    narrow.Column(name="latest", rank=2),
+    narrow.Column(name="model"),
+    narrow.Column(name="target", rank=1),
+    narrow.Column(name="endpoint"),
+)
+
+
+def _endpoint_row(row: Mapping[str, Any]) -> narrow.Row:
+    cells = (
+        row["name"],
+        row["address"],
+        f"{row['waiting']:.0f}",
+        f"{row['running']:.0f}",
+        f"{row['kv_usage']:.0%}",
+        str(row["in_flight"]),
+        _shortened(",".join(row["active_adapters"]) or "-", MAX_ADAPTERS),
+        _age(row),
+    )
+    return narrow.Row(cells=cells, style=_row_style(row))
+
+
+def _decision_row(decision: Mapping[str, Any]) -> narrow.Row:
+    cells = (
+        decision["request_id"][:ID_SHOWN],
+        _shortened(decision["model"] or "-", MAX_MODEL),
+        _shortened(decision["target_model"] or "-", MAX_MODEL),
+        decision["endpoint"],
+    )
+    return narrow.Row(cells=cells, remark=decision["why"])
 
 
 def _age(row: Mapping[str, Any]) -> str:
@@ -137,17 +193,5 @@ def _row_style(row: Mapping[str, Any]) -> str:
     return "yellow" if row["stale"] else ""
 
 
-def _decision_table(decisions: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(expand=False)
-    for name in ("latest", "model", "target", "endpoint"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("why", overflow="ellipsis", no_wrap=True)
-    for decision in decisions:
-        table.add_row(
-            decision["request_id"][:8],
-            decision["model"] or "-",
-            decision["target_model"] or "-",
-            decision["endpoint"],
-            decision["why"],
-        )
-    return table
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -76,6 +76,19 @@ async def answers(host: str, port: int, path: str) -> bool:
         return False
 
 
+async def listens(host: str, port: int) -> bool:
+    """Tell whether something takes connections there."""
+    try:
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:  # TimeoutError is one
+        return False
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
 class _ReplyParser:
     """Collects one response from httptools' callbacks."""
 

@@ -1,8 +1,11 @@
 """What ``epp standalone`` is asked to do. Everything else on its command line is for ``serve``."""
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -57,8 +60,11 @@ examples:
   epp standalone --demo --once --path gateway  the same on the gateway path, exit after the table
   epp standalone --endpoint 10.0.0.5:8000 --endpoint 10.0.0.6:8000
   epp standalone --manifests ./pool --port 9000 --unknown-model=reject
+  epp standalone --manifests ./pool --secure-serving      TLS between Envoy and the EPP, too
 
-Every flag of `epp serve` is accepted as well and handed to the EPP (`epp serve --help`).
+Every flag of `epp serve` is accepted as well and handed to the EPP (`epp serve --help`), except
+--eds-file. Unlike `epp serve` alone, the EPP listens on loopback and without TLS unless
+--bind-address and --secure-serving say otherwise.
 """
 
 
@@ -67,6 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_what(parser.add_argument_group("what to run"))
     _add_gateway(parser.add_argument_group("gateway"))
     _add_running(parser.add_argument_group("running"))
+
+
+def flag_names() -> list[str]:
+    """Every flag that ``add_arguments`` adds, for those who look for the nearest one."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    add_arguments(parser)
+    return re.findall(r"--[a-z][a-z-]*", parser.format_usage())
 
 
 def _add_what(what: argparse._ArgumentGroup) -> None:
@@ -160,14 +173,7 @@ def options_from(namespace: argparse.Namespace, rest: Sequence[str]) -> Standalo
         raise ConfigError("say what to run: --demo, --manifests DIR or --endpoint IP:PORT")
     if len(chosen) > 1:
         raise ConfigError("choose one of these", source="command line", value=" ".join(chosen))
-    if namespace.once and not namespace.demo:
-        raise ConfigError(
-            "needs --demo: without it there is no table to end after", source="--once"
-        )
-    if not namespace.drain_seconds >= 0:
-        raise ConfigError(
-            "must not be negative", source="--drain-seconds", value=namespace.drain_seconds
-        )
+    _check_values(namespace)
     return StandaloneOptions(
         demo=namespace.demo,
         once=namespace.once,
@@ -183,6 +189,40 @@ def options_from(namespace: argparse.Namespace, rest: Sequence[str]) -> Standalo
         drain_seconds=namespace.drain_seconds,
         serve_args=tuple(rest),
     )
+
+
+def _check_values(namespace: argparse.Namespace) -> None:
+    if namespace.once and not namespace.demo:
+        raise ConfigError(
+            "needs --demo: without it there is no table to end after", source="--once"
+        )
+    if namespace.once and not namespace.envoy:
+        raise ConfigError(
+            "needs Envoy, which answers the sample requests", source="--once", value="--no-envoy"
+        )
+    if not 0 <= namespace.drain_seconds < float("inf"):
+        raise ConfigError(
+            "must be a number of seconds, 0 or more",
+            source="--drain-seconds",
+            value=namespace.drain_seconds,
+        )
+    try:
+        ip_address(namespace.host)
+    except ValueError as exc:
+        raise ConfigError(
+            "must be an IP address, e.g. 127.0.0.1 or ::1", source="--host", value=namespace.host
+        ) from exc
+    if namespace.manifests is not None:
+        _check_directory(namespace.manifests)
+
+
+def _check_directory(directory: Path) -> None:
+    """Say now what the EPP would say after its start."""
+    if not directory.is_dir():
+        why = "is no directory" if directory.exists() else "no such directory"
+        raise ConfigError(why, source="--manifests", value=str(directory))
+    if not os.access(directory, os.R_OK | os.X_OK):
+        raise ConfigError("cannot be read", source="--manifests", value=str(directory))
 
 
 def _port(text: str) -> int:

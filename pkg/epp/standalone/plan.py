@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from epp.backend.endpoint import join_host_port
 from epp.errors import ConfigError, TransportError
 from epp.standalone import local_http
 from epp.standalone.child import ChildSpec
 from epp.standalone.demo_pool import (
-    FIRST_POD_ADDRESS,
+    POD_ADDRESSES,
     DemoPod,
     demo_pods,
     pod_arguments,
@@ -29,9 +30,13 @@ from epp.standalone.options import (
     StandaloneOptions,
 )
 from epp.standalone.ports import claim_port
+from epp.standalone.serve_flags import LOOPBACK, ServeFlags, default_arguments
 
-LOOPBACK = "127.0.0.1"
+_CLIENTS_CALL = {"0.0.0.0": LOOPBACK, "::": "::1"}
 _MIB = 1 << 20
+_QUICK_BODY_BYTES = 16 * _MIB
+_MESSAGE_TIMEOUT_SECONDS = 2.0
+_STOP_SLACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,7 @@ class Plan:
 
     Attributes:
         options: What was asked.
+        serve: What was asked of the EPP.
         state_dir: Generated files and logs.
         port: Envoy's listener.
         admin_port: Envoy's admin listener.
@@ -58,12 +64,11 @@ class Plan:
         epp: The EPP's child.
         pods: Simulated pods, demo only.
         demo_pods: What they are.
-        message_timeout_seconds: How long Envoy waits for the EPP.
-        max_request_body_bytes: Largest request body that the EPP accepts.
         notes: Sentences for the user, e.g. replaced ports.
     """
 
     options: StandaloneOptions
+    serve: ServeFlags
     state_dir: Path
     port: int
     admin_port: int
@@ -73,7 +78,6 @@ class Plan:
     epp: ChildSpec
     pods: Sequence[ChildSpec]
     demo_pods: Sequence[DemoPod]
-    max_request_body_bytes: int
     notes: Sequence[str]
 
     @property
@@ -82,10 +86,28 @@ class Plan:
         return self.options.envoy
 
     @property
+    def epp_address(self) -> str:
+        """Where the EPP's ports are reached."""
+        return self.serve.contact_address
+
+    @property
+    def client_address(self) -> str:
+        """Where clients on this machine reach Envoy."""
+        return _CLIENTS_CALL.get(self.options.host, self.options.host)
+
+    @property
     def url(self) -> str:
         """Base URL for OpenAI clients."""
-        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
-        return f"http://{host}:{self.port}/v1"
+        return f"http://{join_host_port(self.client_address, self.port)}/v1"
+
+    @property
+    def ext_proc(self) -> str:
+        """Where a gateway reaches the EPP."""
+        return join_host_port(self.epp_address, self.grpc_port)
+
+    def debug_url(self, path: str) -> str:
+        """URL of a page of the EPP's metrics port."""
+        return f"http://{join_host_port(self.epp_address, self.metrics_port)}{path}"
 
     def envoy_spec(self, *, failure_mode: str) -> ChildSpec:
         """Write Envoy's configuration and return its child."""
@@ -94,11 +116,14 @@ class Plan:
             listen_address=self.options.host,
             listen_port=self.port,
             admin_port=self.admin_port,
+            epp_address=self.epp_address,
             epp_port=self.grpc_port,
             epp_health_port=self.health_port,
+            epp_tls=self.serve.secure,
             eds_file=str(self.state_dir / "endpoints.yaml"),
             fail_open=failure_mode == "FailOpen",
-            buffer_limit_bytes=buffer_limit_bytes(self.max_request_body_bytes),
+            buffer_limit_bytes=self.serve.buffer_limit_bytes,
+            message_timeout_seconds=message_timeout_seconds(self.serve.max_request_body_bytes),
         )
         config = self.state_dir / "envoy.yaml"
         config.write_text(render_bootstrap(settings))
@@ -116,21 +141,16 @@ class Plan:
         )
 
 
-def buffer_limit_bytes(max_request_body_bytes: int) -> int:
-    """Envoy's listener buffer: what `epp serve` can receive, and no less than it accepts.
+def message_timeout_seconds(max_request_body_bytes: int) -> float:
+    """How long Envoy waits for the EPP: 2 s, longer in proportion for bodies above 16 MiB.
 
-    Between the two limits the EPP answers 413 itself, with a reason; above, Envoy does.
+    Receiving and parsing a body takes the EPP time in proportion to its length, and under load
+    several large ones wait for each other.
     """
-    return max(32 * _MIB, max_request_body_bytes)
+    return _MESSAGE_TIMEOUT_SECONDS * max(1.0, max_request_body_bytes / _QUICK_BODY_BYTES)
 
 
-def make_plan(
-    options: StandaloneOptions,
-    state_dir: Path,
-    *,
-    named: ServePorts,
-    max_request_body_bytes: int,
-) -> Plan:
+def make_plan(options: StandaloneOptions, serve: ServeFlags, state_dir: Path) -> Plan:
     """Decide on ports and command lines, and write the demo's manifests.
 
     Raises:
@@ -141,43 +161,43 @@ def make_plan(
     notes: list[str] = []
     taken: list[int] = []
 
-    def claim(name: str, chosen: int | None, default: int, host: str = LOOPBACK) -> int:
-        port, note = claim_port(name, chosen=chosen, default=default, host=host, taken=taken)
+    def claim(name: str, chosen: int | None, default: int, *hosts: str) -> int:
+        port, note = claim_port(name, chosen=chosen, default=default, hosts=hosts, taken=taken)
         taken.append(port)
         if note:
             notes.append(note)
         return port
 
-    port = claim("--port", options.port, DEFAULT_GATEWAY_PORT, options.host)
-    admin = claim("--admin-port", options.admin_port, DEFAULT_ADMIN_PORT)
-    grpc = claim("--grpc-port", named.grpc, 9002)
-    health = claim("--grpc-health-port", named.health, 9003)
-    metrics = claim("--metrics-port", named.metrics, 9090)
-    pods = (
-        demo_pods(claim("pod port", None, DEFAULT_POD_PORT, FIRST_POD_ADDRESS))
-        if options.demo
-        else []
-    )
-    source = _source_arguments(options, pods, state_dir)
+    port = admin = 0
+    if options.envoy:
+        port = claim("--port", options.port, DEFAULT_GATEWAY_PORT, options.host)
+        admin = claim("--admin-port", options.admin_port, DEFAULT_ADMIN_PORT, LOOPBACK)
+    grpc = claim("--grpc-port", serve.grpc_port, 9002, serve.bind_address)
+    health = claim("--grpc-health-port", serve.health_port, 9003, serve.bind_address)
+    metrics = claim("--metrics-port", serve.metrics_port, 9090, serve.bind_address)
+    pods: list[DemoPod] = []
+    if options.demo:
+        pods = demo_pods(claim("pod port", None, DEFAULT_POD_PORT, *POD_ADDRESSES))
     argv = [
-        *(sys.executable, "-m", "epp", "serve", *source),
-        *("--grpc-port", str(grpc), "--grpc-health-port", str(health)),
-        *("--metrics-port", str(metrics), "--secure-serving=false"),
-        *("--eds-file", str(state_dir / "endpoints.yaml")),
+        *(sys.executable, "-m", "epp", "serve", *_source_arguments(options, pods, state_dir)),
+        *default_arguments(options),
         *options.serve_args,
+        *("--grpc-port", str(grpc), "--grpc-health-port", str(health)),
+        *("--metrics-port", str(metrics), "--eds-file", str(state_dir / "endpoints.yaml")),
+        *("--log-format", "json", "--zap-encoder", "json"),
     ]
     return Plan(
         options=options,
+        serve=serve,
         state_dir=state_dir,
         port=port,
         admin_port=admin,
         grpc_port=grpc,
         health_port=health,
         metrics_port=metrics,
-        epp=_epp_spec(argv, state_dir, metrics),
+        epp=_epp_spec(argv, state_dir, serve, grpc_port=grpc, metrics_port=metrics),
         pods=[_pod_spec(pod, state_dir) for pod in pods],
         demo_pods=pods,
-        max_request_body_bytes=max_request_body_bytes,
         notes=notes,
     )
 
@@ -224,16 +244,24 @@ def _source_arguments(
     return [part for endpoint in options.endpoints for part in ("--endpoint", endpoint)]
 
 
-def _epp_spec(argv: Sequence[str], state_dir: Path, metrics_port: int) -> ChildSpec:
+def _epp_spec(
+    argv: Sequence[str], state_dir: Path, serve: ServeFlags, *, grpc_port: int, metrics_port: int
+) -> ChildSpec:
     async def is_ready(pid: int) -> bool:
+        address = serve.contact_address
         try:
-            view = await local_http.get_json(LOOPBACK, metrics_port, "/debug/pool")
+            view = await local_http.get_json(address, metrics_port, "/debug/pool")
         except TransportError:
             return False
-        return bool(view["process_id"] == pid)
+        # The metrics port is up first, and ext_proc last, once nothing can be refused any more.
+        return view["process_id"] == pid and await local_http.listens(address, grpc_port)
 
     return ChildSpec(
-        name="epp", argv=argv, log_path=state_dir / "epp.log", is_ready=is_ready, stop_seconds=10
+        name="epp",
+        argv=argv,
+        log_path=state_dir / "epp.log",
+        is_ready=is_ready,
+        stop_seconds=serve.drain_seconds + _STOP_SLACK_SECONDS,
     )
 
 

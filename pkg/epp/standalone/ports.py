@@ -11,7 +11,7 @@ import fcntl
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 from epp.errors import ConfigError
@@ -61,7 +61,7 @@ async def _wait_for(lock: int, on_wait: Callable[[], None], patience_seconds: fl
 
 
 def claim_port(
-    name: str, *, chosen: int | None, default: int, host: str, taken: Iterable[int] = ()
+    name: str, *, chosen: int | None, default: int, hosts: Sequence[str], taken: Iterable[int] = ()
 ) -> tuple[int, str | None]:
     """Decide on a port.
 
@@ -69,50 +69,54 @@ def claim_port(
         name: Flag that names the port, for error texts.
         chosen: What the user asked for; None when they did not. 0 asks for any free port.
         default: Used when free and nothing was chosen.
-        host: Address that will be bound.
+        hosts: Addresses that will be bound, all of them; an empty one is every IPv4 and IPv6 one.
         taken: Ports already given away in this run.
 
     Returns:
         The port, and a sentence for the user when the default had to be replaced.
 
     Raises:
-        ConfigError: The chosen port is in use, or no port could be bound on this address.
+        ConfigError: The chosen port is in use, or an address cannot be bound at all.
     """
     used = set(taken)
     wanted = default if chosen is None else chosen
-    if wanted != 0 and wanted not in used and _is_free(name, host, wanted):
+    if wanted != 0 and wanted not in used and _is_free(name, hosts, wanted):
         return wanted, None
     if chosen is not None and chosen != 0:
         raise ConfigError("this port is already in use", source=name, value=chosen)
-    free = _free_port(host, used)
+    free = _free_port(name, hosts, used)
     note = None if wanted == 0 else f"port {wanted} is in use: {name} is {free} instead"
     return free, note
 
 
-def _is_free(name: str, host: str, port: int) -> bool:
-    with _listener_socket(host) as probe:
-        try:
-            probe.bind((host, port))
-        except OSError as exc:
-            if exc.errno in {errno.EADDRINUSE, errno.EACCES}:
-                return False
-            raise ConfigError(
-                f"cannot listen there: {exc.strerror}", source=name, value=f"{host}:{port}"
-            ) from exc
-        return True
+def _is_free(name: str, hosts: Sequence[str], port: int) -> bool:
+    return all(_bound_port(name, host, port) is not None for host in _addresses(hosts))
 
 
-def _free_port(host: str, used: set[int]) -> int:
+def _free_port(name: str, hosts: Sequence[str], used: set[int]) -> int:
+    first, *others = _addresses(hosts)
     while True:
-        with _listener_socket(host) as probe:
-            probe.bind((host, 0))
-            port = int(probe.getsockname()[1])
-        if port not in used:
+        port = _bound_port(name, first, 0)
+        if port is not None and port not in used and _is_free(name, others, port):
             return port
 
 
-def _listener_socket(host: str) -> socket.socket:
+def _addresses(hosts: Sequence[str]) -> list[str]:
+    """Spell out "every address", with IPv6 where the machine has it."""
+    every = ["0.0.0.0", "::"] if socket.has_dualstack_ipv6() else ["0.0.0.0"]
+    return [address for host in hosts for address in ([host] if host else every)]
+
+
+def _bound_port(name: str, host: str, port: int) -> int | None:
+    """Bind and let go; the port that it was, or None when somebody has it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    probe = socket.socket(family, socket.SOCK_STREAM)
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return probe
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as exc:
+        if exc.errno in {errno.EADDRINUSE, errno.EACCES}:
+            return None
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise ConfigError(f"cannot listen there: {exc.strerror}", source=name, value=shown) from exc

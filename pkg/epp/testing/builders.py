@@ -18,8 +18,16 @@ from epp_api.core_v1 import Pod, PodStatus
 from epp_api.meta import Condition, ObjectMeta
 from epp_api.v1 import inferencepool_types as pool_v1
 from epp_api.v1alpha2 import inferencemodel_types as model_v1alpha2
+from epp_api.v1alpha2 import inferencemodelrewrite_types as rewrite_v1alpha2
+from epp_api.v1alpha2 import inferenceobjective_types as objective_v1alpha2
 from epp_api.v1alpha2 import inferencepool_types as pool_v1alpha2
 from epp_api.v1alpha2.inferencemodel_types import Criticality, InferenceModel
+from epp_api.v1alpha2.inferencemodelrewrite_types import (
+    InferenceModelRewrite,
+    InferenceModelRewriteRule,
+)
+from epp_api.v1alpha2.inferenceobjective_types import InferenceObjective
+from epp_api.v1alpha2.shared_types import API_VERSION, PoolObjectReference
 
 NAMESPACE = "default"
 POOL_NAME = "pool"
@@ -156,6 +164,97 @@ def make_model(
     )
 
 
+def make_objective(
+    name: str = "objective",
+    *,
+    namespace: str = NAMESPACE,
+    priority: int | None = 1,
+    pool: str | None = POOL_NAME,
+    pool_group: str = pool_v1.GROUP,
+    api_version: str = API_VERSION,
+    deleting: bool = False,
+) -> InferenceObjective:
+    """An InferenceObjective.
+
+    Args:
+        name: Its name, as requests name it.
+        namespace: Its namespace.
+        priority: As declared.
+        pool: Name of the pool it refers to; None without a reference.
+        pool_group: API group of that pool.
+        api_version: Its own API group and version.
+        deleting: It has a deletion timestamp.
+    """
+    return InferenceObjective(
+        api_version=api_version,
+        metadata=ObjectMeta(
+            name=name,
+            namespace=namespace,
+            deletion_timestamp=DELETED_AT if deleting else None,
+        ),
+        spec=objective_v1alpha2.InferenceObjectiveSpec(
+            priority=priority, pool_ref=_pool_reference(pool, pool_group)
+        ),
+    )
+
+
+def make_rule(
+    targets: Mapping[str, int | None] | str = "target", *, match: Collection[str] = ()
+) -> InferenceModelRewriteRule:
+    """A rule of an InferenceModelRewrite, by default for every request.
+
+    Args:
+        targets: Weight by target model, or the only target.
+        match: Model names, any of which it matches exactly.
+    """
+    weighted = {targets: None} if isinstance(targets, str) else targets
+    return InferenceModelRewriteRule(
+        matches=[
+            rewrite_v1alpha2.Match(model=rewrite_v1alpha2.ModelMatch(value=name)) for name in match
+        ],
+        targets=[
+            rewrite_v1alpha2.TargetModel(model_rewrite=target, weight=weight)
+            for target, weight in weighted.items()
+        ],
+    )
+
+
+def make_rewrite(
+    name: str = "rewrite",
+    *rules: InferenceModelRewriteRule,
+    namespace: str = NAMESPACE,
+    pool: str | None = POOL_NAME,
+    pool_group: str = pool_v1.GROUP,
+    api_version: str = API_VERSION,
+    created: str | int | None = 1000,
+    deleting: bool = False,
+) -> InferenceModelRewrite:
+    """An InferenceModelRewrite.
+
+    Args:
+        name: Name of the object.
+        *rules: Its rules in order.
+        namespace: Its namespace.
+        pool: Name of the pool it refers to; None without a reference.
+        pool_group: API group of that pool.
+        api_version: Its own API group and version.
+        created: RFC 3339 text, or seconds after midnight of some day (below 86,400).
+        deleting: It has a deletion timestamp.
+    """
+    return InferenceModelRewrite(
+        api_version=api_version,
+        metadata=ObjectMeta(
+            name=name,
+            namespace=namespace,
+            creation_timestamp=_timestamp(created),
+            deletion_timestamp=DELETED_AT if deleting else None,
+        ),
+        spec=rewrite_v1alpha2.InferenceModelRewriteSpec(
+            pool_ref=_pool_reference(pool, pool_group), rules=list(rules)
+        ),
+    )
+
+
 def make_endpoint(
     pod_name: str = "pod-0",
     *,
@@ -264,6 +363,10 @@ def make_table(pods: Iterable[PodLoad], *, now: float = TABLE_NOW) -> EndpointTa
 def _pool_meta(name: str, namespace: str, *, deleting: bool) -> ObjectMeta:
     deleted_at = DELETED_AT if deleting else None
     return ObjectMeta(name=name, namespace=namespace, deletion_timestamp=deleted_at)
+
+
+def _pool_reference(name: str | None, group: str) -> PoolObjectReference | None:
+    return None if name is None else PoolObjectReference(group=group, name=name)
 
 
 def _timestamp(created: str | int | None) -> str | None:

@@ -19,6 +19,9 @@ from epp.transport.stream import Metadata, StatusCode
 PREFIX_BYTES = 5
 """A flag and the length."""
 
+HEADER_OVERHEAD = 32
+"""What RFC 9113 adds to the length of every header field."""
+
 RESPONSE_HEADERS: Sequence[Header] = (
     (b":status", b"200"),
     (b"content-type", b"application/grpc"),
@@ -27,7 +30,13 @@ RESPONSE_HEADERS: Sequence[Header] = (
 TRAILERS_ONLY_HEADERS: Sequence[Header] = RESPONSE_HEADERS[:2]
 """With the status, the whole answer of a stream without messages."""
 
-UNSUPPORTED_MEDIA_TYPE: Sequence[Header] = ((b":status", b"415"), (b"content-length", b"0"))
+UNSUPPORTED_MEDIA_TYPE_BODY = b"this port speaks gRPC\n"
+UNSUPPORTED_MEDIA_TYPE: Sequence[Header] = (
+    (b":status", b"415"),
+    (b"content-type", b"text/plain"),
+    (b"content-length", b"%d" % len(UNSUPPORTED_MEDIA_TYPE_BODY)),
+)
+"""For requests that are no gRPC, with the body."""
 
 _GRPC_KINDS = (b"application/grpc+", b"application/grpc;")
 _ENCODINGS = frozenset({b"identity", b"gzip"})
@@ -64,6 +73,13 @@ class RequestHead:
     path: str
     timeout_seconds: float | None
     gzip: bool
+
+
+def check_size(headers: Sequence[Header], max_bytes: int, max_count: int) -> None:
+    """Refuse a header list that is too large, as RFC 9113 counts. Raises GrpcError."""
+    size = sum([len(name) + len(value) + HEADER_OVERHEAD for name, value in headers])
+    if size > max_bytes or len(headers) > max_count:
+        raise GrpcError(StatusCode.RESOURCE_EXHAUSTED, "the request headers are too large")
 
 
 def parse_head(headers: Sequence[Header]) -> RequestHead | None:

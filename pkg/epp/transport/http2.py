@@ -19,6 +19,7 @@ from ngh2 import (
     GoAwayReceived,
     PingAcknowledged,
     PingReceived,
+    PriorityUpdateReceived,
     RequestReceived,
     SettingsAcknowledged,
     SettingsReceived,
@@ -33,6 +34,9 @@ from epp.transport.limits import TransportLimits
 __all__ = [
     "CANCEL",
     "ENHANCE_YOUR_CALM",
+    "INTERNAL_ERROR",
+    "KEEPALIVE_PING",
+    "NOTICE_PING",
     "NO_ERROR",
     "PROTOCOL_ERROR",
     "ConnectionClosed",
@@ -44,6 +48,7 @@ __all__ = [
     "Http2Error",
     "PingAcknowledged",
     "PingReceived",
+    "PriorityUpdateReceived",
     "RequestReceived",
     "SettingsAcknowledged",
     "SettingsReceived",
@@ -58,8 +63,13 @@ Header = tuple[bytes, bytes]
 
 NO_ERROR = int(ngh2.ErrorCode.NO_ERROR)
 PROTOCOL_ERROR = int(ngh2.ErrorCode.PROTOCOL_ERROR)
+INTERNAL_ERROR = int(ngh2.ErrorCode.INTERNAL_ERROR)
 CANCEL = int(ngh2.ErrorCode.CANCEL)
 ENHANCE_YOUR_CALM = int(ngh2.ErrorCode.ENHANCE_YOUR_CALM)
+
+KEEPALIVE_PING = b"alive?  "
+NOTICE_PING = b"goodbye "
+"""Sent behind a shutdown notice: its answer says that the peer has heard of it."""
 
 _SHARED = ngh2.Priority(urgency=3, incremental=True)
 """Streams take turns frame by frame; the engine's default finishes one stream first."""
@@ -84,14 +94,13 @@ class Http2Error(Exception):
 class Http2:
     """The server side of one HTTP/2 connection."""
 
-    __slots__ = ("_engine", "_last_stream_id", "data_to_send", "queued_bytes")
+    __slots__ = ("_engine", "data_to_send", "queued_bytes")
 
     def __init__(self, limits: TransportLimits) -> None:
         engine = ngh2.Connection(ngh2.Role.SERVER, _configuration(limits))
         engine.initiate_connection(_settings(limits))
         engine.set_local_window_size(limits.connection_window_bytes)
         self._engine = engine
-        self._last_stream_id = 0
         self.data_to_send = engine.data_to_send
         self.queued_bytes = engine.queued_body_size
 
@@ -126,10 +135,10 @@ class Http2:
             return False
         return True
 
-    def send(self, stream_id: int, data: bytes) -> bool:
+    def send(self, stream_id: int, data: bytes, *, end_stream: bool = False) -> bool:
         """Queue body bytes; False when the stream is gone."""
         try:
-            self._engine.send_data(stream_id, data)
+            self._engine.send_data(stream_id, data, end_stream=end_stream)
         except ngh2.NGH2Error:
             return False
         return True
@@ -156,10 +165,10 @@ class Http2:
         except ngh2.NGH2Error:
             return
 
-    def ping(self) -> None:
-        """Ask whether the peer is there."""
+    def ping(self, opaque: bytes) -> None:
+        """Ask whether the peer is there; it answers with the same 8 bytes."""
         try:
-            self._engine.ping()
+            self._engine.ping(opaque)
         except ngh2.NGH2Error:
             return
 
@@ -183,16 +192,29 @@ def last_words(code: int, last_stream_id: int) -> bytes:
     return _GOAWAY_HEAD + last_stream_id.to_bytes(4, "big") + code.to_bytes(4, "big")
 
 
+def final_goaway(data: bytes) -> tuple[int, str]:
+    """What the engine said last, if that was a GOAWAY: error code and reason.
+
+    Args:
+        data: The last of its output. NO_ERROR when there is no GOAWAY in it.
+    """
+    at = data.rfind(_GOAWAY_HEAD[3:])
+    if at < 0:
+        return NO_ERROR, ""
+    body = data[at + len(_GOAWAY_HEAD) - 3 :]
+    return int.from_bytes(body[4:8], "big"), body[8:].decode("latin-1")
+
+
 def _configuration(limits: TransportLimits) -> ngh2.Configuration:
     return ngh2.Configuration(
         auto_window_update=False,
         max_outbound_ack=limits.max_unsent_acks,
         max_settings=limits.max_settings,
-        stream_reset_rate_limit=(limits.resets.burst, limits.resets.per_second),
+        stream_reset_rate_limit=(2 * limits.resets.burst, 2 * limits.resets.per_second),
         max_continuations=limits.max_continuations,
         glitch_rate_limit=(limits.glitches.burst, limits.glitches.per_second),
-        max_inbound_header_list_size=limits.max_header_bytes,
-        max_inbound_header_count=limits.max_header_count,
+        max_inbound_header_list_size=limits.fatal_header_bytes,
+        max_inbound_header_count=limits.fatal_header_count,
     )
 
 

@@ -47,14 +47,23 @@ class TransportLimits:
     connection_window_bytes: int = 32 * MIB
     """Receive window of a connection: what can arrive before it has been dealt with."""
 
-    max_header_bytes: int = 32 << 10
-    """Decoded header list. A gRPC request has some 500 bytes, metadata included."""
+    max_header_bytes: int = 16 << 10
+    """Decoded header list. A gRPC request has some 500 bytes, metadata included; gRPC's own
+    servers take 8 to 16 KiB."""
 
     max_header_count: int = 128
     """Fields in a header list."""
 
+    fatal_header_bytes: int = 128 << 10
+    """Decoded header list that ends the connection instead of the stream. Some 30 bytes on the wire
+    can be made to mean that much, again and again; Envoy's own requests have at most 60 KiB."""
+
+    fatal_header_count: int = 1_024
+    """Fields in a header list that end the connection."""
+
     max_continuations: int = 8
-    """CONTINUATION frames after one HEADERS frame: enough for the header list at 4 KiB each."""
+    """CONTINUATION frames after one HEADERS frame. A frame holds 16 KiB, so these are enough for
+    the longest header list."""
 
     max_settings: int = 32
     """Entries in one SETTINGS frame; RFC 9113 defines seven."""
@@ -64,14 +73,18 @@ class TransportLimits:
 
     resets: Rate = Rate(burst=100_000, per_second=20_000)
     """RST_STREAM frames. A gateway resets a stream per request in some phases of ext_proc, so the
-    long-run rate is well above the requests one core can answer."""
+    long-run rate is well above the requests one core can answer. The engine counts, too, up to
+    twice as many; what it finds ends the connection before our count has seen the read."""
 
     glitches: Rate = Rate(burst=100_000, per_second=20_000)
     """Frames that are legal but pointless, as the engine counts them (a reset of a stream that has
     just ended is one)."""
 
     control_frames: Rate = Rate(burst=2_000, per_second=200)
-    """PING and SETTINGS frames. Keep-alive needs one in some seconds."""
+    """PING, SETTINGS, GOAWAY and PRIORITY_UPDATE frames. Keep-alive needs one in some seconds."""
+
+    window_updates: Rate = Rate(burst=200_000, per_second=50_000)
+    """WINDOW_UPDATE frames. A peer with small windows sends two per message that it takes."""
 
     empty_frames: Rate = Rate(burst=10_000, per_second=2_000)
     """DATA frames that neither carry anything nor end a stream. Honest peers send none; gRPC
@@ -82,7 +95,11 @@ class TransportLimits:
     finished) its own end, without any progress."""
 
     preface_seconds: float = 10.0
-    """How long a new connection, its TLS handshake not included, may take to say HTTP/2."""
+    """How long a new connection, its TLS handshake not included, may take to say HTTP/2, its
+    settings included."""
+
+    handshake_seconds: float = 5.0
+    """How long its TLS handshake may take."""
 
     idle_seconds: float = 3600.0
     """How long a connection without streams is kept. Envoy closes its own after an hour."""
@@ -93,11 +110,18 @@ class TransportLimits:
     keepalive_timeout_seconds: float = 20.0
     """How long its answer may take."""
 
+    crowded_seconds: float = 60.0
+    """How long a connection at its memory bound may go without taking any of its answers."""
+
+    check_seconds: float = 1.0
+    """How often every connection is looked after, and with it how exact the times above are."""
+
     turn_seconds: float = 0.002
     """How long one read may keep the event loop; what is left goes on in the next turn."""
 
-    max_backlog_events: int = 200_000
-    """Events that wait for their turn; above this the socket is not read."""
+    max_backlog_bytes: int = 64 * MIB
+    """What has arrived and waits for its turn, headers and bookkeeping counted; above this the
+    socket is not read. Twice the connection's window, which bounds the bodies in it."""
 
 
 DEFAULT_LIMITS = TransportLimits()
@@ -125,3 +149,15 @@ class TokenBucket:
         self._updated = now
         self._tokens = min(tokens, float(rate.burst)) - 1.0
         return self._tokens >= 0.0
+
+
+class Meters:
+    """What one connection has left of its rates."""
+
+    __slots__ = ("control_frames", "empty_frames", "resets", "window_updates")
+
+    def __init__(self, limits: TransportLimits, now: float) -> None:
+        self.control_frames = TokenBucket(limits.control_frames, now)
+        self.empty_frames = TokenBucket(limits.empty_frames, now)
+        self.resets = TokenBucket(limits.resets, now)
+        self.window_updates = TokenBucket(limits.window_updates, now)

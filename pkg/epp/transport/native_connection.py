@@ -6,7 +6,9 @@ Bytes in (``receive``), work (``work``), bytes out (``output``); the asyncio sid
 How pressure works. The engine takes in whatever arrives, so that window updates and resets always
 count; what it makes of it waits in the backlog until there is time (a turn is bounded) and room
 (the peer takes its answers). Windows open again only for data that was dealt with, so a backlog
-has a bound, and a peer that does not read stops being served, not being heard.
+has a bound, and a peer that does not read stops being served, not being heard. Whatever makes
+room again (the peer reads, a handler lets go) ends in ``flush``, after which ``ready`` says whether
+to go on.
 
 Invariant: a stream is in ``_streams`` from its request until its handler was told the end.
 """
@@ -19,8 +21,10 @@ from epp.logs import get_logger
 from epp.transport.grpc_framing import (
     TRAILERS_ONLY_HEADERS,
     UNSUPPORTED_MEDIA_TYPE,
+    UNSUPPORTED_MEDIA_TYPE_BODY,
     Deframer,
     GrpcError,
+    check_size,
     parse_head,
     status_trailers,
 )
@@ -28,27 +32,32 @@ from epp.transport.http2 import (
     CANCEL,
     ENHANCE_YOUR_CALM,
     NO_ERROR,
+    NOTICE_PING,
     DataReceived,
     Event,
+    GoAwayReceived,
     Header,
     Http2,
     Http2Error,
     PingAcknowledged,
     PingReceived,
+    PriorityUpdateReceived,
     RequestReceived,
     SettingsReceived,
     StreamClosed,
     StreamReset,
     TrailersReceived,
+    WindowUpdated,
 )
-from epp.transport.limits import TokenBucket, TransportLimits
+from epp.transport.limits import Meters, TransportLimits
+from epp.transport.native_backlog import weight
 from epp.transport.native_stream import Cancellable, NativeStream
 from epp.transport.stats import TransportStats
 from epp.transport.stream import CloseReason, Services, StatusCode
 
 log = get_logger(__name__)
 
-_CLOCK_EVERY = 16
+_CLOCK_EVERY = 4
 """Events between two looks at the clock."""
 
 _UNAVAILABLE = status_trailers(StatusCode.UNAVAILABLE, "the server is shutting down")
@@ -68,7 +77,15 @@ class NativeConnection:
         stats: Counters of the server.
         clock: Monotonic seconds.
         call_later: Starts a timer, for deadlines.
-        flush: Called when an answer is ready outside of ``work``.
+        flush: Called when there is something to write, or room again, outside of ``work``.
+        complain: Called with what a peer did wrong when that ends a stream.
+
+    Attributes:
+        unsent_bytes: What the transport has not got rid of; its owner keeps it up to date.
+        answered_pings: Answers to our pings.
+        greeted: The peer has shown that it speaks HTTP/2.
+        notice_heard: The peer knows that we are shutting down.
+        used_at: When the connection was made or its latest stream ended.
     """
 
     def __init__(
@@ -80,28 +97,32 @@ class NativeConnection:
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Cancellable],
         flush: Callable[[], None],
+        complain: Callable[[str], None],
     ) -> None:
         self.engine = Http2(limits)
         self.limits = limits
         self.stats = stats
         self.unsent_bytes = 0
         self.answered_pings = 0
+        self.greeted = False
+        self.notice_heard = False
         self._services = services
         self._clock = clock
         self._call_later = call_later
         self._flush = flush
+        self._complain = complain
         self._streams: dict[int, NativeStream] = {}
         self._incomplete: dict[int, float] = {}
         self._to_reset: list[int] = []
         self._now = 0.0
         self._backlog: deque[Event] = deque()
+        self._backlog_bytes = 0
         self._held_bytes = 0
         self._working = False
         self._last_stream_id = 0
         self._blocked_since: float | None = None
-        now = clock()
-        self._control_frames = TokenBucket(limits.control_frames, now)
-        self._empty_frames = TokenBucket(limits.empty_frames, now)
+        self.used_at = now = clock()
+        self._meters = Meters(limits, now)
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             RequestReceived: self._on_request,
             DataReceived: self._on_data,
@@ -109,7 +130,10 @@ class NativeConnection:
             StreamReset: self._on_reset,
             StreamClosed: self._on_closed,
             PingReceived: self._on_control_frame,
-            SettingsReceived: self._on_control_frame,
+            SettingsReceived: self._on_settings,
+            GoAwayReceived: self._on_control_frame,
+            PriorityUpdateReceived: self._on_control_frame,
+            WindowUpdated: self._on_window_update,
             PingAcknowledged: self._on_ping_acknowledged,
         }
 
@@ -131,43 +155,59 @@ class NativeConnection:
     @property
     def overfull(self) -> bool:
         """More waits than should: the socket is not to be read."""
-        return len(self._backlog) > self.limits.max_backlog_events
+        return self._backlog_bytes > self.limits.max_backlog_bytes
+
+    @property
+    def pending_bytes(self) -> int:
+        """What we keep for the peer: answers that it has not taken, and unfinished requests."""
+        return self.engine.queued_bytes() + self.unsent_bytes + self._held_bytes
 
     @property
     def crowded(self) -> bool:
         """The peer does not take its answers."""
-        pending = self.engine.queued_bytes() + self.unsent_bytes + self._held_bytes
-        return pending > self.limits.max_connection_bytes
+        return self.pending_bytes > self.limits.max_connection_bytes
+
+    @property
+    def ready(self) -> bool:
+        """Something waits that can be dealt with now."""
+        return bool(self._backlog) and not self.crowded
 
     def receive(self, data: bytes) -> None:
         """Take in what the peer sent; ``work`` deals with it. Raises Http2Error."""
-        self._backlog.extend(self.engine.receive(data))
+        events = self.engine.receive(data)
+        if self._backlog:
+            self._backlog_bytes += sum(map(weight, events))
+        self._backlog.extend(events)
 
-    def work(self) -> bool:
-        """Deal with what waits, for the length of a turn; True when it should go on soon.
+    def work(self) -> None:
+        """Deal with what waits, for the length of a turn, as long as there is room.
 
         Raises:
             Http2Error: The peer asks for too much.
         """
         backlog, clock, handlers = self._backlog, self._clock, self._handlers
         if not backlog:
-            return False
+            return
         self._now = clock()
         until = self._now + self.limits.turn_seconds
+        weighed = bool(self._backlog_bytes)
         self._working = True
         try:
             count = 0
-            while backlog:
-                if not count % _CLOCK_EVERY and count and (clock() > until or self.crowded):
-                    break
+            while backlog and not self.crowded:
                 count += 1
+                if not count % _CLOCK_EVERY and clock() > until:
+                    break
                 event = backlog.popleft()
+                if weighed:
+                    self._backlog_bytes -= weight(event)
                 handle = handlers.get(type(event))
                 if handle is not None:
                     handle(event)
         finally:
             self._working = False
-        return bool(backlog) and not self.crowded
+        if backlog and not weighed:  # only what has to wait is weighed
+            self._backlog_bytes = sum(map(weight, backlog))
 
     def output(self, amount: int) -> bytes:
         """Bytes for the peer, at most so many; empty when there are none now."""
@@ -186,7 +226,9 @@ class NativeConnection:
         return engine.data_to_send(amount)
 
     def sweep(self) -> None:
-        """End streams that have made no progress for too long. Raises nothing."""
+        """End streams that have made no progress for too long."""
+        if self.crowded:  # what they wait for may have arrived
+            return
         self._now = self._clock()
         limit = self._now - self.limits.stalled_stream_seconds
         stalled = [stream_id for stream_id, since in self._incomplete.items() if since < limit]
@@ -196,7 +238,7 @@ class NativeConnection:
             if stream is None:
                 self.engine.reset(stream_id, CANCEL)
             else:
-                self.stats.errors["stalled stream"] += 1
+                self.limit_reached("stalled stream")
                 stream.end(CloseReason.CANCELLED, _STALLED)
 
     def shut_down(self) -> None:
@@ -206,6 +248,7 @@ class NativeConnection:
     def lost(self) -> None:
         """The connection is gone, and every stream with it."""
         self._backlog.clear()
+        self._backlog_bytes = 0
         self._unblock()
         self._end_all(CloseReason.CANCELLED, None)
 
@@ -220,36 +263,48 @@ class NativeConnection:
         """Nothing more will be asked of the stream; its peer still owes the end of its side."""
         if self._streams.pop(stream.stream_id, None) is None:
             return
+        self.used_at = now = self._now if self._working else self._clock()
         if stream.peer_is_done:
             self._incomplete.pop(stream.stream_id, None)
         else:
-            now = self._now if self._working else self._clock()
             self._incomplete[stream.stream_id] = now
 
     def held(self, change_bytes: int) -> None:
         """The memory that incomplete requests take changed by this much."""
         self._held_bytes += change_bytes
+        if change_bytes < 0 and self._backlog and not self._working:
+            self._flush()
+
+    def limit_reached(self, kind: str) -> None:
+        """Count what ended a stream, and say so once per connection."""
+        self.stats.errors[kind] += 1
+        self._complain(kind)
 
     # What the peer did
 
     def _on_request(self, event: RequestReceived) -> None:
         stream_id = self._last_stream_id = event.stream_id
         self.stats.streams += 1
+        limits = self.limits
         try:
+            check_size(event.headers, limits.max_header_bytes, limits.max_header_count)
             head = parse_head(event.headers)
         except GrpcError as exc:
+            if exc.code is StatusCode.RESOURCE_EXHAUSTED:
+                self.limit_reached("headers")
             self._refuse(stream_id, status_trailers(exc.code, str(exc)))
             return
         if head is None:
-            self.engine.respond(stream_id, UNSUPPORTED_MEDIA_TYPE, end_stream=True)
-            self._to_reset.append(stream_id)
+            self.engine.respond(stream_id, UNSUPPORTED_MEDIA_TYPE, end_stream=False)
+            self.engine.send(stream_id, UNSUPPORTED_MEDIA_TYPE_BODY, end_stream=True)
+            self._leave(stream_id)
             return
         factory = self._services.get(head.path)
         if factory is None:
             what = f"no method {head.path[:200]!r} here"
             self._refuse(stream_id, status_trailers(StatusCode.UNIMPLEMENTED, what))
             return
-        deframer = Deframer(self.limits.max_message_bytes, gzip=head.gzip)
+        deframer = Deframer(limits.max_message_bytes, gzip=head.gzip)
         stream = NativeStream(self, stream_id, event.headers, deframer)
         self._streams[stream_id] = stream
         self._incomplete[stream_id] = self._now
@@ -272,7 +327,7 @@ class NativeConnection:
                 if self._held_bytes > self.limits.max_connection_bytes:
                     self._refuse_more(stream)
             self.engine.acknowledge(stream_id, len(data))
-        elif not event.end_stream and not self._empty_frames.take(self._now):
+        elif not event.end_stream and not self._meters.empty_frames.take(self._now):
             raise _flood("empty frames")
         if event.end_stream:
             self._on_half_close(stream_id)
@@ -288,6 +343,8 @@ class NativeConnection:
 
     def _on_reset(self, _event: StreamReset) -> None:
         self.stats.resets += 1
+        if not self._meters.resets.take(self._now):
+            raise _flood("resets")
 
     def _on_closed(self, event: StreamClosed) -> None:
         stream_id = event.stream_id
@@ -297,21 +354,37 @@ class NativeConnection:
         self._incomplete.pop(stream_id, None)
 
     def _on_control_frame(self, _event: Event) -> None:
-        if not self._control_frames.take(self._now):
-            raise _flood("PING or SETTINGS frames")
+        if not self._meters.control_frames.take(self._now):
+            raise _flood("control frames")
 
-    def _on_ping_acknowledged(self, _event: PingAcknowledged) -> None:
+    def _on_settings(self, event: SettingsReceived) -> None:
+        self.greeted = True
+        self._on_control_frame(event)
+
+    def _on_window_update(self, _event: WindowUpdated) -> None:
+        if not self._meters.window_updates.take(self._now):
+            raise _flood("WINDOW_UPDATE frames")
+
+    def _on_ping_acknowledged(self, event: PingAcknowledged) -> None:
         self.answered_pings += 1
+        if event.opaque_data == NOTICE_PING:
+            self.notice_heard = True
+        self._on_control_frame(event)
 
     def _late(self, stream: NativeStream) -> None:
         stream.end(CloseReason.CANCELLED, _LATE)
 
     def _refuse(self, stream_id: int, trailers: list[Header]) -> None:
         self.engine.respond(stream_id, [*TRAILERS_ONLY_HEADERS, *trailers], end_stream=True)
+        self._leave(stream_id)
+
+    def _leave(self, stream_id: int) -> None:
+        """Reset an answered stream without a handler once its answer is out, or at a sweep."""
         self._to_reset.append(stream_id)
+        self._incomplete[stream_id] = self._now
 
     def _refuse_more(self, stream: NativeStream) -> None:
-        self.stats.errors["too much memory"] += 1
+        self.limit_reached("too much memory")
         stream.end(CloseReason.CANCELLED, _TOO_MUCH)
 
     def _end_all(self, reason: CloseReason, status: list[Header] | None) -> None:

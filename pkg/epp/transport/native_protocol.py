@@ -11,7 +11,16 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from epp.logs import get_logger
-from epp.transport.http2 import Http2Error, last_words
+from epp.transport.http2 import (
+    ENHANCE_YOUR_CALM,
+    INTERNAL_ERROR,
+    KEEPALIVE_PING,
+    NO_ERROR,
+    NOTICE_PING,
+    Http2Error,
+    final_goaway,
+    last_words,
+)
 from epp.transport.limits import TransportLimits
 from epp.transport.native_connection import NativeConnection
 from epp.transport.stats import TransportStats
@@ -71,14 +80,16 @@ class NativeProtocol(asyncio.Protocol):
             clock=loop.time,
             call_later=loop.call_later,
             flush=self._flush,
+            complain=self._complain,
         )
-        self.heard_at = loop.time()
+        self.heard_at = self._made_at = self._moved_at = loop.time()
         self.closing = False
         self._transport: asyncio.Transport | None = None
         self._writable = True
         self._reading = True
         self._turn_scheduled = False
-        self._heard = False
+        self._complained = False
+        self._pending_bytes = 0
         self._pinged_at: float | None = None
         self._answered_pings = 0
 
@@ -98,7 +109,6 @@ class NativeProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer: take in, work, answer."""
         self.heard_at = self._loop.time()
-        self._heard = True
         if self.closing:
             return
         try:
@@ -128,6 +138,7 @@ class NativeProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The peer took half of it."""
+        self.heard_at = self._loop.time()
         self._writable = True
         self._turn()
 
@@ -143,7 +154,7 @@ class NativeProtocol(asyncio.Protocol):
         if self.closing:
             return
         self.connection.engine.announce_shutdown()
-        self.connection.engine.ping()
+        self.connection.engine.ping(NOTICE_PING)
         self._flush()
 
     def go_away(self) -> None:
@@ -156,10 +167,11 @@ class NativeProtocol(asyncio.Protocol):
 
     def close_if_quiet(self) -> bool:
         """Close a connection that has nothing left to do."""
-        if self.connection.quiet:
-            self._close()
-            return True
-        return False
+        transport = self._transport
+        if not self.connection.quiet or transport is None or transport.get_write_buffer_size():
+            return False
+        self._close()
+        return True
 
     def shut_down(self) -> None:
         """End what is open with UNAVAILABLE, and the connection."""
@@ -179,15 +191,19 @@ class NativeProtocol(asyncio.Protocol):
             return
         limits, connection = self._limits, self.connection
         connection.sweep()
+        self._note_movement(now)
         silent = now - self.heard_at
-        if not self._heard and silent > limits.preface_seconds:
-            self.fail("no preface", "the peer does not speak")
+        if not connection.greeted:
+            if now - self._made_at > limits.preface_seconds:
+                self.fail("no preface", "the peer does not speak HTTP/2")
+        elif now - self._moved_at > limits.crowded_seconds:
+            self.fail("crowded", "the peer takes no answers", ENHANCE_YOUR_CALM)
         elif self._pinged_at is not None:
             self._check_ping(now)
         elif silent > limits.keepalive_seconds:
             self._pinged_at, self._answered_pings = now, connection.answered_pings
-            connection.engine.ping()
-        elif self.idle and silent > limits.idle_seconds:
+            connection.engine.ping(KEEPALIVE_PING)
+        elif self.idle and now - connection.used_at > limits.idle_seconds:
             self.go_away()
             return
         self._flush()
@@ -196,14 +212,39 @@ class NativeProtocol(asyncio.Protocol):
         """End the connection because of what the peer did; one log line, one count."""
         if self.closing:
             return
+        if not self.connection.greeted and kind == "protocol":
+            kind = "not http/2"
         self._stats.errors[kind] += 1
-        log.warning("connection ended", kind=kind, reason=why, peer=self._peer())
+        # strangers (TLS clients, scanners) are no news; peers are
+        say = log.debug if kind in {"not http/2", "no preface"} else log.warning
+        say("connection ended", kind=kind, reason=why, peer=self._peer())
         if code is not None and self._transport is not None:
             self._transport.write(last_words(code, self.connection.last_stream_id))
         self.connection.lost()
         self._close()
 
     # Inside
+
+    def _engine_ended(self, last: bytes) -> None:
+        """Close a connection that is over for the engine, which has said so to the peer."""
+        code, why = final_goaway(last)
+        if code == NO_ERROR:
+            self._close()
+        else:
+            flood = code in {ENHANCE_YOUR_CALM, INTERNAL_ERROR}  # the latter for resets
+            self.fail("flood" if flood else "protocol", why or f"http/2 error {code}")
+
+    def _note_movement(self, now: float) -> None:
+        pending = self.connection.pending_bytes
+        if pending < self._pending_bytes or not self.connection.crowded:
+            self._moved_at = now
+        self._pending_bytes = pending
+
+    def _complain(self, kind: str) -> None:
+        """Say what a peer did to a stream, once per connection."""
+        if not self._complained:
+            self._complained = True
+            log.warning("stream ended by a limit", kind=kind, peer=self._peer())
 
     def _check_ping(self, now: float) -> None:
         if self.connection.answered_pings != self._answered_pings or (
@@ -222,28 +263,30 @@ class NativeProtocol(asyncio.Protocol):
         if self.closing:
             return
         try:
-            more = self.connection.work()
+            self.connection.work()
         except Http2Error as exc:
             self.fail(exc.kind, str(exc), exc.code)
             return
         self._flush()
-        if more and not self._turn_scheduled:
-            self._turn_scheduled = True
-            self._loop.call_soon(self._turn)
         self._set_reading()
 
     def _flush(self) -> None:
         transport, connection = self._transport, self.connection
         if transport is None or self.closing:
             return
+        last = b""
         while self._writable:
             data = connection.output(WRITE_BYTES)
             if not data:
                 break
             transport.write(data)
+            last = data
         connection.unsent_bytes = transport.get_write_buffer_size()
         if not connection.engine.usable:
-            self._close()
+            self._engine_ended(last)
+        elif connection.ready and not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
 
     def _set_reading(self) -> None:
         transport = self._transport

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Mapping
+from typing import Any
 
 from epp.errors import TransportError
 from epp.logs import get_logger
@@ -17,18 +19,23 @@ from epp.transport.limits import DEFAULT_LIMITS, TransportLimits
 from epp.transport.native_protocol import NativeProtocol
 from epp.transport.stats import TransportStats
 from epp.transport.stream import Services
+from epp.transport.tls_context import TlsContext
 
 log = get_logger(__name__)
 
 BACKLOG = 1024
-CHECK_SECONDS = 1.0
-"""How often every connection is looked after."""
 
 NOTICE_SECONDS = 0.5
 """Between the notice and the last number: longer than a round trip to any gateway."""
 
+CHECKS_AT_ONCE = 200
+"""Connections looked after in one turn: about half a millisecond."""
+
+TLS_END_SECONDS = 1.0
+"""How long a peer may take to end TLS in order."""
+
 POLL_SECONDS = 0.02
-"""While draining: how often to look whether a connection has nothing left to do."""
+"""While draining: how often to look whether peers have heard, and have nothing left to do."""
 
 END_SECONDS = 2.0
 """After the drain: how long connections may take to close."""
@@ -66,6 +73,9 @@ class NativeServer:
         self._protocols: dict[NativeProtocol, None] = {}
         self._server: asyncio.Server | None = None
         self._keeper: asyncio.TimerHandle | None = None
+        self._unchecked: list[NativeProtocol] = []
+        if isinstance(tls, TlsContext):
+            tls.errors = self.stats.errors
 
     @property
     def open_streams(self) -> int:
@@ -86,8 +96,9 @@ class NativeServer:
             sock=listener,
             backlog=BACKLOG,
             ssl=self._tls,
+            **self._tls_patience(),
         )
-        self._keeper = loop.call_later(CHECK_SECONDS, self._look_after)
+        self._keeper = loop.call_later(self._limits.check_seconds, self._look_after)
         return int(listener.getsockname()[1])
 
     async def stop(self, grace_seconds: float) -> None:
@@ -103,13 +114,13 @@ class NativeServer:
         deadline = loop.time() + grace_seconds
         for protocol in list(self._protocols):
             protocol.announce_shutdown()
-        await self._until_closed(min(deadline, loop.time() + NOTICE_SECONDS), close=False)
+        await self._until_heard(min(deadline, loop.time() + NOTICE_SECONDS))
         for protocol in list(self._protocols):
             protocol.go_away()
-        await self._until_closed(deadline, close=True)
+        await self._until_closed(deadline)
         for protocol in list(self._protocols):
             protocol.shut_down()
-        await self._until_closed(loop.time() + END_SECONDS, close=True)
+        await self._until_closed(loop.time() + END_SECONDS)
         for protocol in list(self._protocols):
             protocol.abort()
         if self._keeper is not None:
@@ -120,10 +131,13 @@ class NativeServer:
     def opened(self, protocol: NativeProtocol) -> bool:
         """Make room for a connection; False when every other one is in use."""
         self._protocols[protocol] = None
+        if self._server is None:  # its handshake took longer than we live
+            protocol.go_away()
+            return True
         if len(self._protocols) <= self._limits.max_connections:
             return True
         others = (p for p in self._protocols if p.idle and not p.closing and p is not protocol)
-        oldest = min(others, key=lambda p: p.heard_at, default=None)
+        oldest = min(others, key=lambda p: p.connection.used_at, default=None)
         if oldest is None:
             return False
         self.stats.errors["idle made room"] += 1
@@ -136,20 +150,39 @@ class NativeServer:
 
     # Inside
 
-    async def _until_closed(self, deadline: float, *, close: bool) -> None:
+    async def _until_heard(self, deadline: float) -> None:
+        """Wait until every peer knows that we are shutting down: it opens no more streams then."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < deadline:
+            if all(protocol.connection.notice_heard for protocol in self._protocols):
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _until_closed(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         while self._protocols and loop.time() < deadline:
-            if close:
-                for protocol in list(self._protocols):
-                    protocol.close_if_quiet()
+            for protocol in list(self._protocols):
+                protocol.close_if_quiet()
             await asyncio.sleep(POLL_SECONDS)
 
     def _look_after(self) -> None:
+        """Check every connection, some at a time, so that thousands do not hold the loop."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for protocol in list(self._protocols):
-            protocol.check(now)
-        self._keeper = loop.call_later(CHECK_SECONDS, self._look_after)
+        if not self._unchecked:
+            self._unchecked = list(self._protocols)
+        for _ in range(min(CHECKS_AT_ONCE, len(self._unchecked))):
+            self._unchecked.pop().check(now)
+        delay = 0.0 if self._unchecked else self._limits.check_seconds
+        self._keeper = loop.call_later(delay, self._look_after)
+
+    def _tls_patience(self) -> Mapping[str, Any]:
+        if self._tls is None:
+            return {}
+        return {
+            "ssl_handshake_timeout": self._limits.handshake_seconds,
+            "ssl_shutdown_timeout": TLS_END_SECONDS,
+        }
 
     def _bind(self) -> socket.socket:
         named = self._host and ":" not in self._host

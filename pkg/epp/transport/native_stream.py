@@ -9,6 +9,7 @@ from typing import Protocol
 
 from epp.logs import get_logger
 from epp.transport.grpc_framing import (
+    PREFIX_BYTES,
     RESPONSE_HEADERS,
     TRAILERS_ONLY_HEADERS,
     Deframer,
@@ -61,6 +62,10 @@ class StreamOwner(Protocol):
 
     def held(self, change_bytes: int) -> None:
         """The memory that incomplete requests take changed by this much."""
+        ...
+
+    def limit_reached(self, kind: str) -> None:
+        """The peer asked for more than a stream may have."""
         ...
 
 
@@ -174,6 +179,7 @@ class NativeStream:
             messages = deframer.feed(data)
         except GrpcError as exc:
             self._owner.stats.refused_messages += 1
+            self._owner.limit_reached("message")
             self.end(CloseReason.CANCELLED, status_trailers(exc.code, str(exc)))
             return
         kept = deframer.buffered_bytes - before
@@ -244,7 +250,7 @@ class NativeStream:
             data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
             stats = self._owner.stats
             stats.messages_sent += len(outbox)
-            stats.bytes_sent += len(data)
+            stats.bytes_sent += len(data) - PREFIX_BYTES * len(outbox)
             outbox.clear()
             if not self._headers_sent:
                 self._headers_sent = True

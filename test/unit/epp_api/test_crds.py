@@ -11,7 +11,11 @@ from epp_api.crd_files import crd_files
 POOL = "inference.networking.k8s.io_inferencepools.yaml"
 OLD_POOL = "inference.networking.x-k8s.io_inferencepools.yaml"
 MODEL = "inference.networking.x-k8s.io_inferencemodels.yaml"
-FILES = (POOL, OLD_POOL, MODEL)
+OBJECTIVE = "llm-d.ai_inferenceobjectives.yaml"
+OLD_OBJECTIVE = "inference.networking.x-k8s.io_inferenceobjectives.yaml"
+REWRITE = "llm-d.ai_inferencemodelrewrites.yaml"
+OLD_REWRITE = "inference.networking.x-k8s.io_inferencemodelrewrites.yaml"
+FILES = (POOL, OLD_POOL, MODEL, OBJECTIVE, OLD_OBJECTIVE, REWRITE, OLD_REWRITE)
 
 KEYWORDS = frozenset(
     {
@@ -22,6 +26,11 @@ KEYWORDS = frozenset(
     }
 )  # fmt: skip
 """What a structural schema may use, as far as these do."""
+
+POOL_REFERENCE = {
+    "spec.poolRef.group": "inference.networking.k8s.io",
+    "spec.poolRef.kind": "InferencePool",
+}
 
 Node = tuple[str, Mapping[str, Any]]
 
@@ -87,6 +96,22 @@ def test_keys_of_a_map_list_are_required_fields_of_its_items(name: str) -> None:
             MODEL, "inference.networking.x-k8s.io", "v1alpha2", "InferenceModel",
             "inferencemodels", [], id="model",
         ),
+        pytest.param(
+            OBJECTIVE, "llm-d.ai", "v1alpha2", "InferenceObjective", "inferenceobjectives", [],
+            id="objective",
+        ),
+        pytest.param(
+            OLD_OBJECTIVE, "inference.networking.x-k8s.io", "v1alpha2", "InferenceObjective",
+            "inferenceobjectives", [], id="old-objective",
+        ),
+        pytest.param(
+            REWRITE, "llm-d.ai", "v1alpha2", "InferenceModelRewrite", "inferencemodelrewrites", [],
+            id="rewrite",
+        ),
+        pytest.param(
+            OLD_REWRITE, "inference.networking.x-k8s.io", "v1alpha2", "InferenceModelRewrite",
+            "inferencemodelrewrites", [], id="old-rewrite",
+        ),
     ],
 )  # fmt: skip
 def test_identity(
@@ -128,6 +153,29 @@ def test_a_group_below_k8s_io_names_its_approval() -> None:
             ],
             id="model",
         ),
+        *(
+            pytest.param(
+                name,
+                [
+                    ("Inference Pool", ".spec.poolRef.name"),
+                    ("Priority", ".spec.priority"),
+                    ("Age", ".metadata.creationTimestamp"),
+                ],
+                id=f"objective-{number}",
+            )
+            for number, name in enumerate((OBJECTIVE, OLD_OBJECTIVE))
+        ),
+        *(
+            pytest.param(
+                name,
+                [
+                    ("Inference Pool", ".spec.poolRef.name"),
+                    ("Age", ".metadata.creationTimestamp"),
+                ],
+                id=f"rewrite-{number}",
+            )
+            for number, name in enumerate((REWRITE, OLD_REWRITE))
+        ),
     ],
 )
 def test_printer_columns(name: str, want: list[tuple[str, str]]) -> None:
@@ -167,6 +215,18 @@ def test_printer_columns(name: str, want: list[tuple[str, str]]) -> None:
             },
             id="model",
         ),
+        *(
+            pytest.param(name, POOL_REFERENCE, id=f"objective-{number}")
+            for number, name in enumerate((OBJECTIVE, OLD_OBJECTIVE))
+        ),
+        *(
+            pytest.param(
+                name,
+                {**POOL_REFERENCE, "spec.rules[].matches[].model.type": "Exact"},
+                id=f"rewrite-{number}",
+            )
+            for number, name in enumerate((REWRITE, OLD_REWRITE))
+        ),
     ],
 )
 def test_defaults_of_the_spec(name: str, want: Mapping[str, Any]) -> None:
@@ -196,6 +256,10 @@ def test_defaults_of_the_spec(name: str, want: Mapping[str, Any]) -> None:
             },
             id="model",
         ),
+        *(
+            pytest.param(name, {}, id=f"none-{number}")
+            for number, name in enumerate((OBJECTIVE, OLD_OBJECTIVE, REWRITE, OLD_REWRITE))
+        ),
     ],
 )
 def test_rules(name: str, want: Mapping[str, str]) -> None:
@@ -213,6 +277,8 @@ def test_rules(name: str, want: Mapping[str, str]) -> None:
     ("name", "path", "key", "status", "type_"),
     [
         pytest.param(MODEL, "status.conditions", None, "Unknown", "Ready", id="model"),
+        pytest.param(OBJECTIVE, "status.conditions", None, "Unknown", "Ready", id="objective"),
+        pytest.param(REWRITE, "status.conditions", None, "Unknown", "Accepted", id="rewrite"),
         pytest.param(OLD_POOL, "status", "parent", "Unknown", "Accepted", id="old-pool"),
     ],
 )
@@ -229,3 +295,27 @@ def test_status_defaults_say_that_nobody_has_looked_yet(
         "Pending",
     )
     assert condition["lastTransitionTime"] == "1970-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("name", "old_name", "ranges"),
+    [
+        pytest.param(OBJECTIVE, OLD_OBJECTIVE, {"spec.priority"}, id="objective"),
+        pytest.param(REWRITE, OLD_REWRITE, set(), id="rewrite"),
+    ],
+)
+def test_the_two_groups_of_a_kind_have_the_same_schema_but_for_integer_ranges(
+    name: str, old_name: str, ranges: set[str]
+) -> None:
+    new, old = dict(nodes(root(name))), dict(nodes(root(old_name)))
+
+    def own(schema: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: schema[key] for key in schema if key not in {"properties", "items"}}
+
+    def ranged(schema: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: schema[key] for key in schema if key in {"type", "description"}}
+
+    assert set(new) == set(old)
+    differing = {path for path in new if own(new[path]) != own(old[path])}
+    assert differing == ranges
+    assert all(ranged(new[path]) == ranged(old[path]) for path in differing)

@@ -47,6 +47,25 @@ def test_put_tells_whether_the_endpoint_is_new() -> None:
     assert len(rows) == 1
 
 
+def test_whoever_counts_is_asked_when_an_endpoint_comes_or_moves() -> None:
+    rows = EndpointRows()
+    asked = []
+
+    def count(endpoint: Endpoint) -> int:
+        asked.append(endpoint.target)
+        return 10 if endpoint.address == A.address else 20
+
+    rows.count_in_flight_with(count)
+    rows.put(A)
+    rows.put(make_endpoint(A.pod_name, address=A.address, labels={"other": "labels"}))
+    came = int(rows.snapshot(1.0).in_flight[0])
+    rows.put(make_endpoint(A.pod_name, address="10.9.9.9"))
+    moved = int(rows.snapshot(1.0).in_flight[0])
+
+    assert (came, moved) == (10, 20)
+    assert asked == [A.target, "10.9.9.9:8000"]
+
+
 def test_a_new_address_keeps_metrics_and_in_flight() -> None:
     rows = filled(A)
     rows.publish(A.key, load(4), now=1.0, due_at=2.0)

@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 
-from epp.controller.setup import build_controllers
+from epp.controller.setup import CONTROLLERS, build_controllers
 from epp.kube.cache import ObjectCache
 from epp.kube.cache_barrier import CacheBarrier
 from epp.kube.controller import Controller
 from epp.kube.manager import Manager
-from epp.testing.builders import make_model, make_old_pool, make_pod, make_pool
+from epp.testing.builders import (
+    make_model,
+    make_objective,
+    make_old_pool,
+    make_pod,
+    make_pool,
+    make_rewrite,
+    make_rule,
+)
 from epp.testing.pool_world import PoolWorld
 from epp_api.meta import NamespacedName
 
@@ -35,6 +43,10 @@ class Stack:
             world.pools_v1,
             world.pools_v1alpha2,
             world.models,
+            world.objectives,
+            world.legacy_objectives,
+            world.rewrites,
+            world.legacy_rewrites,
         )
         self.manager = Manager()
         self.manager.add_group("barrier", CacheBarrier(self.caches))
@@ -91,12 +103,20 @@ async def test_every_kind_of_change_reaches_the_datastore(stack: Stack, world: P
     world.pods.upsert(make_pod("pod-1", ip="10.0.0.2"))
     world.pods.upsert(make_pod(labels={"app": "y"}))
     world.models.upsert(make_model("older", created=1))
+    world.objectives.upsert(make_objective("batch", priority=-5))
+    world.rewrites.upsert(make_rewrite("canary", make_rule("v2", match=["food"])))
     await stack.settle()
 
     assert world.endpoints() == {"default/pod-1-rank-0": "10.0.0.2:8000"}
     assert world.owners() == {"food": "older"}
+    assert world.priorities() == {"batch": -5}
+    assert world.rewritten("food") == {"food": ["v2"]}
     assert {outcome for _, outcome in stack.outcomes} == {"success"}
-    assert {name for name, _ in stack.outcomes} == {"inferencepool", "inferencemodel", "pod"}
+    assert {name for name, _ in stack.outcomes} == set(CONTROLLERS)
+
+
+def test_the_controllers_are_those_that_are_announced(stack: Stack) -> None:
+    assert tuple(controller.name for controller in stack.controllers) == CONTROLLERS
 
 
 async def test_a_pool_deleted_and_created_again_reloads_models_and_pods(
@@ -145,6 +165,17 @@ async def test_the_older_api_version_is_watched_too(stack: Stack, world: PoolWor
             lambda world: world.models.upsert(make_model(pool="q")), id="model-of-another-pool"
         ),
         pytest.param(
+            lambda world: world.objectives.upsert(make_objective(pool="q")),
+            id="objective-of-another-pool",
+        ),
+        pytest.param(
+            lambda world: world.legacy_objectives.upsert(make_objective(namespace="other")),
+            id="objective-of-another-namespace",
+        ),
+        pytest.param(
+            lambda world: world.rewrites.upsert(make_rewrite(pool=None)), id="rewrite-of-no-pool"
+        ),
+        pytest.param(
             lambda world: world.models.upsert(make_model(namespace="other")),
             id="model-of-another-namespace",
         ),
@@ -174,6 +205,50 @@ async def test_a_model_that_moves_to_another_pool_is_let_go(stack: Stack, world:
 
     assert before == {"food": "model"}
     assert world.owners() == {}
+
+
+async def test_an_objective_that_moves_to_another_pool_is_let_go(
+    stack: Stack, world: PoolWorld
+) -> None:
+    world.pools_v1.upsert(make_pool())
+    world.objectives.upsert(make_objective("batch"))
+    await started(stack)
+    before = world.priorities()
+
+    world.objectives.upsert(make_objective("batch", pool="q"))
+    await stack.settle()
+
+    assert before == {"batch": 1}
+    assert world.priorities() == {}
+
+
+async def test_the_older_group_takes_over_when_the_last_newer_object_goes(
+    stack: Stack, world: PoolWorld
+) -> None:
+    world.pools_v1.upsert(make_pool())
+    world.rewrites.upsert(make_rewrite("new", make_rule("n")))
+    world.legacy_rewrites.upsert(make_rewrite("old", make_rule("o")))
+    await started(stack)
+    before = world.rewritten("any")
+
+    world.rewrites.delete(NamespacedName("default", "new"))
+    await stack.settle()
+
+    assert before == {"any": ["n"]}
+    assert world.rewritten("any") == {"any": ["o"]}
+
+
+async def test_a_burst_of_rewrites_is_one_pass(stack: Stack, world: PoolWorld) -> None:
+    world.pools_v1.upsert(make_pool())
+    await started(stack)
+    stack.outcomes.clear()
+
+    for number in range(100):
+        world.rewrites.upsert(make_rewrite(f"r{number}", make_rule(f"t{number}", match=["m"])))
+    await stack.settle()
+
+    assert len(world.datastore.rewrite_list()) == 100
+    assert stack.outcomes == [("inferencemodelrewrite", "success")]
 
 
 async def test_a_storm_of_pods_leaves_the_loop_breathing(stack: Stack, world: PoolWorld) -> None:

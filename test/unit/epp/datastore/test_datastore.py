@@ -8,7 +8,14 @@ from epp.backend.endpoint_rows import EndpointRows
 from epp.backend.metrics_state import MetricsState
 from epp.datastore.datastore import Datastore
 from epp.datastore.endpoint_pool import EndpointPool
-from epp.testing.builders import make_endpoint, make_model, make_pod
+from epp.testing.builders import (
+    make_endpoint,
+    make_model,
+    make_objective,
+    make_pod,
+    make_rewrite,
+    make_rule,
+)
 from epp.testing.fake_clock import FakeClock
 from epp_api.core_v1 import Pod
 from epp_api.meta import NamespacedName
@@ -152,6 +159,8 @@ def test_a_new_address_keeps_metrics_and_a_new_start_does_not(
 def test_clear_empties_everything(datastore: Datastore, listener: Listener) -> None:
     datastore.pool_set(POOL, [make_pod()])
     datastore.model_resolve("food", [make_model()])
+    datastore.objective_set(make_objective())
+    datastore.rewrite_set(make_rewrite("a", make_rule()))
     listener.journal.clear()
 
     datastore.pool_clear()
@@ -160,6 +169,9 @@ def test_clear_empties_everything(datastore: Datastore, listener: Listener) -> N
     assert datastore.pool_get() is None
     assert datastore.model_get("food") is None
     assert not datastore.models_in_use
+    assert datastore.objective_list() == []
+    assert datastore.rewrite_list() == []
+    assert datastore.declared_model_names == frozenset()
     assert [what for what, _, _ in listener.journal] == ["removed", "removed"]
 
 
@@ -246,15 +258,60 @@ def test_models_are_found_listed_and_vacated(datastore: Datastore) -> None:
     assert datastore.model_get("food") is None
 
 
+def test_objectives_are_found_listed_and_deleted(datastore: Datastore) -> None:
+    batch = make_objective("batch", priority=-5)
+    datastore.objective_set(make_objective("chat"))
+    datastore.objective_set(batch)
+
+    listed = [objective.metadata.name for objective in datastore.objective_list()]
+    found = datastore.objective_get("batch")
+    datastore.objective_delete(batch.metadata.key)
+
+    assert listed == ["batch", "chat"]
+    assert found is batch
+    assert datastore.objective_get("batch") is None
+
+
+def test_rewrites_are_found_listed_and_deleted(datastore: Datastore) -> None:
+    rewrite = make_rewrite("b", make_rule("t", match=["food"]))
+    datastore.rewrite_set(rewrite)
+    datastore.rewrite_set(make_rewrite("a", make_rule("g")))
+
+    listed = [rewrite.metadata.name for rewrite in datastore.rewrite_list()]
+    found = datastore.rewrite_get("food")
+    datastore.rewrite_delete(rewrite.metadata.key)
+    left = datastore.rewrite_get("food")
+
+    assert listed == ["a", "b"]
+    assert found is not None
+    assert found.rewrite.name == "b"
+    assert left is not None
+    assert left.rewrite.name == "a"
+
+
+def test_declared_names_are_those_of_clients_and_of_servers(datastore: Datastore) -> None:
+    datastore.model_resolve("food", [make_model(targets={"food-v1": 1, "food-v2": 1})])
+    datastore.rewrite_set(make_rewrite("a", make_rule("chat-v1", match=["chat"])))
+
+    names = datastore.declared_model_names
+
+    assert names == {"food", "food-v1", "food-v2", "chat", "chat-v1"}
+
+
 def test_each_change_is_logged_once(datastore: Datastore) -> None:
     with capture_logs() as logs:
         for _ in range(2):
             datastore.pool_set(POOL, [make_pod()])
             datastore.model_resolve("food", [make_model()])
+            datastore.objective_set(make_objective())
+            datastore.rewrite_set(make_rewrite("a", make_rule()))
         for _ in range(2):
+            datastore.objective_delete(make_objective().metadata.key)
+            datastore.rewrite_delete(make_rewrite("a").metadata.key)
             datastore.pool_clear()
 
     assert [line["event"] for line in logs] == [
         *("pool set", "endpoint added", "endpoint added", "model changed"),
+        *("objective set", "rewrite set", "objective removed", "rewrite removed"),
         *("pool removed", "endpoint removed", "endpoint removed"),
     ]

@@ -25,6 +25,7 @@ def test_a_v1_pool_keeps_what_the_epp_needs() -> None:
         target_ports=(8200, 8201),
         app_protocol="kubernetes.io/h2c",
         failure_mode="FailOpen",
+        group="inference.networking.k8s.io",
     )
     assert pool.key == NamespacedName("demo", "chat")
 
@@ -41,6 +42,7 @@ def test_a_v1alpha2_pool_has_one_port_and_speaks_http() -> None:
         target_ports=(8200,),
         app_protocol="http",
         failure_mode="FailClose",
+        group="inference.networking.x-k8s.io",
     )
 
 

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.datastore.model_store import ModelStore, age_key, oldest
+from epp.datastore.age import age_key
+from epp.datastore.model_store import ModelStore, oldest
 from epp.testing.builders import make_model
 from epp_api.meta import NamespacedName
 from epp_api.v1alpha2.inferencemodel_types import InferenceModel

@@ -91,7 +91,10 @@ def trailers() -> ProcessingRequest:
 
 
 def response_headers(
-    status: str = "200", end: Any = False, content_type: Any = "application/json"
+    status: str = "200",
+    end: Any = False,
+    content_type: Any = "application/json",
+    metadata: Any = None,
 ) -> ProcessingRequest:
     """Response headers."""
     message = ProcessingRequest()
@@ -99,7 +102,7 @@ def response_headers(
     fields = message.response_headers.headers.headers
     fields.add(key=":status", raw_value=status.encode())
     fields.add(key="content-type", raw_value=content_type.encode())
-    return message
+    return with_metadata(message, metadata)
 
 
 def response_body(data: Any = b"{}", end: Any = False) -> ProcessingRequest:
@@ -155,6 +158,10 @@ class FakeDirector:
     routed: list[Any] = field(default_factory=list)
     completed: list[Any] = field(default_factory=list)
     reports: list[Any] = field(default_factory=list)
+    refused_early: int = 0
+
+    def note_refused(self) -> None:
+        self.refused_early += 1
 
     def handle_request(self, incoming: Any) -> RoutingDecision:
         self.requests.append(incoming)

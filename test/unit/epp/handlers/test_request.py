@@ -6,7 +6,14 @@ import pytest
 from google.protobuf import json_format
 
 from epp.gen.envoy.config.core.v3.base_pb2 import HeaderMap, Metadata
-from epp.handlers.request import content_length, header_map, request_path, subset_hint
+from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from epp.handlers.request import (
+    content_length,
+    header_map,
+    request_path,
+    served_endpoint,
+    subset_hint,
+)
 
 NAMESPACE = "envoy.lb.subset_hint"
 KEY = "x-gateway-destination-endpoint-subset"
@@ -66,3 +73,29 @@ def test_subset_hint(metadata: Any, want: Any) -> None:
         json_format.ParseDict(content, message.filter_metadata[namespace])
 
     assert subset_hint(message) == want
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "want"),
+    [
+        pytest.param({}, "", id="absent"),
+        pytest.param(
+            {"envoy.lb": {"x-gateway-destination-endpoint-served": "10.0.0.1:8000"}},
+            "10.0.0.1:8000",
+            id="told",
+        ),
+        pytest.param({"envoy.lb": {"other": "x"}}, "", id="another-key"),
+        pytest.param(
+            {"envoy.lb": {"x-gateway-destination-endpoint-served": 7}}, "", id="no-string"
+        ),
+        pytest.param(
+            {"other": {"x-gateway-destination-endpoint-served": "x"}}, "", id="another-namespace"
+        ),
+    ],
+)
+def test_who_served_is_read_from_the_metadata(namespaces: Any, want: str) -> None:
+    message = ProcessingRequest()
+    for namespace, content in namespaces.items():
+        json_format.ParseDict(content, message.metadata_context.filter_metadata[namespace])
+
+    assert served_endpoint(message) == want

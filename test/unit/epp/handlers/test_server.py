@@ -209,6 +209,34 @@ def test_a_refusal_before_the_director_is_counted_here(kit: Any) -> None:
     assert sender.sent[-1].immediate_response.status.code == 400
     assert driver.metrics.failed == ["BadRequest"]
     assert driver.director.requests == []
+    assert driver.director.refused_early == 1
+
+
+def test_a_body_that_is_not_complete_counts_as_held(kit: Any) -> None:
+    driver = kit.Driver()
+
+    stream, sender = driver.talk(kit.headers(modes=GATEWAY), kit.body(b'{"model":', end=False))
+    waiting = sender.held_bytes
+    stream.on_message(kit.body(b'"m","prompt":"x"}').SerializeToString())
+
+    assert (waiting, sender.held_bytes) == (9, 0)
+    assert len(driver.director.requests) == 1
+
+
+def test_who_served_is_told_to_the_director(kit: Any) -> None:
+    driver = kit.Driver()
+    served = {"envoy.lb": {"x-gateway-destination-endpoint-served": "10.0.0.9:8000"}}
+
+    stream, _ = driver.talk(
+        kit.headers(modes=GATEWAY),
+        kit.body(),
+        kit.response_headers(metadata=served),
+        kit.response_body(end=True),
+    )
+    stream.on_half_close()
+
+    ((_, completion),) = driver.director.completed
+    assert completion.served_by == "10.0.0.9:8000"
 
 
 def test_an_unexpected_fault_of_the_director_is_a_500(kit: Any) -> None:

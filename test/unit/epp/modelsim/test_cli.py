@@ -90,6 +90,16 @@ def test_flags_become_options(arguments: list[str], want: SimOptions) -> None:
         pytest.param(["--lora", "a,,b"], "--lora: an empty name (got 'a,,b')", id="empty-adapter"),
         pytest.param(["--lora", "base"], "--lora: is the name of the base model", id="clash"),
         pytest.param(["--lora", "a", "--max-loras", "0"], "--max-loras: needs at", id="no-slot"),
+        pytest.param(["--max-loras", "-1"], "--max-loras: must be at least 0 (got -1)", id="slots"),
+        pytest.param(["--lora", "a,a"], "--lora: is named twice (got 'a')", id="adapter-twice"),
+        pytest.param(
+            ["--served-model-name", "b", "b"],
+            "--served-model-name: is named twice (got 'b')",
+            id="name-twice",
+        ),
+        pytest.param(
+            ["--fault", "hang:1:5"], "--fault: fault: only slow kinds take SECONDS", id="seconds"
+        ),
         pytest.param(["--fault", "boom"], "--fault: fault: is none of", id="fault"),
         pytest.param(
             ["--fault", "500:7"], "--fault: probability: must be between 0 and 1", id="probability"

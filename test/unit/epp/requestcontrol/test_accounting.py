@@ -64,8 +64,9 @@ class World:
         for name in names:
             self.bring(name)
 
-    def bring(self, name: str) -> None:
-        self.rows.put(make_endpoint(name, address=f"10.0.0.{ord(name)}"))
+    def bring(self, name: str, address: str = "") -> None:
+        """Add the pod of a name; without an address at the one that it has always had."""
+        self.rows.put(make_endpoint(name, address=address or f"10.0.0.{ord(name)}"))
 
     def send(self) -> RoutingDecision:
         return self.director.handle_request(REQUEST)
@@ -80,12 +81,17 @@ class World:
         counts = table.in_flight.tolist()
         return {e.pod_name: n for e, n in zip(table.endpoints, counts, strict=True)}
 
+    def in_flight_by_target(self) -> dict[str, int]:
+        table = self.rows.snapshot(0.0)
+        counts = table.in_flight.tolist()
+        return {e.target: n for e, n in zip(table.endpoints, counts, strict=True)}
+
     def running_series(self) -> float:
         return self.registry.get_sample_value("inference_model_running_requests", SERIES) or 0.0
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Requests begin and end, also twice, while pods leave and come back."""
+    """Requests begin and end, also twice, while pods leave, come back, and are replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,12 +124,17 @@ class Interleavings(RuleBasedStateMachine):
     def bring(self, name: str) -> None:
         self.world.bring(name)
 
+    @rule(name=st.sampled_from(PODS), host=st.integers(1, 2))
+    def replace(self, name: str, host: int) -> None:
+        self.world.bring(name, f"10.1.{ord(name)}.{host}")
+
     @invariant()
     def nothing_is_lost_and_nothing_counted_twice(self) -> None:
-        running = Counter(routing.endpoint.pod_name for routing in self.running)
+        running = Counter(routing.endpoint.target for routing in self.running)
         assert len(self.world.director.in_flight) == len(self.running)
         assert self.world.running_series() == len(self.running)
-        assert all(0 <= n <= running[pod] for pod, n in self.world.in_flight().items())
+        shown = self.world.in_flight_by_target()
+        assert shown == {target: running[target] for target in shown}
 
     def teardown(self) -> None:
         for routing in self.running:

@@ -3,24 +3,26 @@
 Reference: spec of the v0 scheduler, test vectors; where the versions differ ours is the design's.
 """
 
-import contextlib
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import pytest
 
 from epp.backend.endpoint_rows import EndpointRows
+from epp.backend.endpoint_table import EndpointTable
+from epp.datastore.datastore import Datastore
 from epp.errors import ResourceExhaustedError, UnavailableError
 from epp.requestcontrol.admission import AdmitAll, SaturationAdmission
 from epp.requestcontrol.candidates import Candidates
 from epp.requestcontrol.director import Director
-from epp.requestcontrol.types import Completion, CompletionCause, IncomingRequest
+from epp.requestcontrol.types import IncomingRequest
 from epp.saturation.detector import SaturationDetector
 from epp.scheduling.filters.low_latency import LowLatencyFilter, LowLatencySettings
 from epp.scheduling.pickers.random_picker import RandomPicker
 from epp.scheduling.profile import SchedulerProfile
 from epp.scheduling.profilehandlers.single_profile_handler import SingleProfileHandler
 from epp.scheduling.scheduler import Scheduler
-from epp.testing.builders import P, make_model, make_table
+from epp.testing.builders import P, PodLoad, make_model, make_table
+from epp.testing.director_world import RecordingMetrics, no_timer
 from epp_api.v1alpha2.inferencemodel_types import Criticality
 
 
@@ -38,40 +40,20 @@ class Draws:
         return self.pick % stop
 
 
-class Store:
-    """A datastore with one table and one model."""
+class Store(Datastore):
+    """A datastore with one model, and one table that never changes."""
 
-    models_in_use = True
+    def __init__(self, pods: Sequence[PodLoad], criticality: str, model: str) -> None:
+        super().__init__(EndpointRows())
+        self._table = make_table(pods)
+        declared = make_model("m", model_name=model, criticality=Criticality(criticality))
+        self.model_resolve(model, [declared])
 
-    def __init__(self, pods, criticality: str, model: str) -> None:
-        self.table = make_table(pods)
-        self.model = make_model("m", model_name=model, criticality=Criticality(criticality))
-
-    def endpoint_table(self):
-        return self.table
-
-    def model_get(self, name: str):
-        return self.model if name == self.model.spec.model_name else None
+    def endpoint_table(self) -> EndpointTable:
+        return self._table
 
 
-class Counts:
-    """Records what the director counts."""
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-
-    def __getattr__(self, name: str):
-        return lambda *args, **kwargs: self.calls.append((name, args))
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self.calls]
-
-
-def no_timer(_point, _name) -> Any:
-    return contextlib.nullcontext()
-
-
-def director(store: Store, draws: Draws, *, strict: bool, counts: Counts | None = None) -> Director:
+def director(store: Store, draws: Draws, *, strict: bool) -> Director:
     tree = LowLatencyFilter(LowLatencySettings(strict_v03=strict))
     profile = SchedulerProfile(name="default", filters=[tree], picker=RandomPicker())
     return Director(
@@ -80,14 +62,16 @@ def director(store: Store, draws: Draws, *, strict: bool, counts: Counts | None 
         admission=AdmitAll() if strict else SaturationAdmission(SaturationDetector()),
         candidates=Candidates(),
         rows=EndpointRows(),
-        metrics=counts or Counts(),
+        metrics=RecordingMetrics(),
         observe=no_timer,
         random=draws,
         strict_v03=strict,
     )
 
 
-def outcomes(pods, criticality: str, model: str, draw: float, *, strict: bool) -> set[str]:
+def outcomes(
+    pods: Sequence[PodLoad], criticality: str, model: str, draw: float, *, strict: bool
+) -> set[str]:
     """Every pick that a draw of the picker can give, or the error."""
     found = set()
     for pick in range(max(1, len(pods))):
@@ -108,7 +92,16 @@ def outcomes(pods, criticality: str, model: str, draw: float, *, strict: bool) -
 C, S = "Critical", "Sheddable"
 
 
-def pod(name, waiting, kv, active=(), maximum=0, wait=(), known=True):
+def pod(
+    name: str,
+    waiting: int,
+    kv: float,
+    active: Collection[str] = (),
+    maximum: int = 0,
+    wait: Collection[str] = (),
+    *,
+    known: bool = True,
+) -> PodLoad:
     return P(
         waiting,
         kv,
@@ -238,39 +231,18 @@ VECTORS = [
 ]
 
 
-@pytest.mark.parametrize(("criticality", "model", "draw", "pods", "v03", "ours"), VECTORS)
-def test_strict_mode_decides_as_v03(criticality, model, draw, pods, v03, ours):
+VECTOR = ("criticality", "model", "draw", "pods", "v03", "ours")
+
+
+@pytest.mark.parametrize(VECTOR, VECTORS)
+def test_strict_mode_decides_as_v03(
+    criticality: str, model: str, draw: float, pods: list[PodLoad], v03: set[str], ours: set[str]
+) -> None:
     assert outcomes(pods, criticality, model, draw, strict=True) == v03
 
 
-@pytest.mark.parametrize(("criticality", "model", "draw", "pods", "v03", "ours"), VECTORS)
-def test_ours_decides_as_designed(criticality, model, draw, pods, v03, ours):
+@pytest.mark.parametrize(VECTOR, VECTORS)
+def test_ours_decides_as_designed(
+    criticality: str, model: str, draw: float, pods: list[PodLoad], v03: set[str], ours: set[str]
+) -> None:
     assert outcomes(pods, criticality, model, draw, strict=False) == ours
-
-
-def test_a_request_is_counted_once_however_often_its_end_is_told():
-    counts = Counts()
-    it = director(Store([pod("a", 0, 0.1)], C, "m"), Draws(0.5, 0), strict=False, counts=counts)
-    routing = it.handle_request(IncomingRequest(request_id="r", path="/v1/completions", model="m"))
-    end = Completion(cause=CompletionCause.NATURAL, status=200, completed_at=1.0)
-
-    assert len(it.in_flight) == 1
-    it.handle_complete(routing, end)
-    it.handle_complete(routing, end)
-
-    assert len(it.in_flight) == 0
-    assert counts.names().count("request_finished") == 1
-
-
-def test_a_scheduler_that_raises_still_gets_the_request_served():
-    it = director(Store([pod("a", 0, 0.1)], C, "m"), Draws(0.5, 0), strict=False)
-
-    class Broken:
-        def schedule(self, *_args):
-            raise RuntimeError("defect")
-
-    vars(it)["_scheduler"] = Broken()
-
-    routing = it.handle_request(IncomingRequest(request_id="r", path="/v1/completions", model="m"))
-
-    assert routing.endpoint.pod_name == "a"

@@ -1,9 +1,11 @@
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pytest
 
+from epp.backend.endpoint_rows import EndpointRows
+from epp.datastore.datastore import Datastore
 from epp.errors import BadRequestError, ErrorCode, ModelNotFoundError
 from epp.requestcontrol.model_resolution import (
     ResolvedModel,
@@ -13,26 +15,29 @@ from epp.requestcontrol.model_resolution import (
 )
 from epp.testing.builders import make_model
 from epp_api.v1alpha2.inferencemodel_types import Criticality, InferenceModel, TargetModel
+from epp_api.v1alpha2.inferencemodelrewrite_types import InferenceModelRewrite
+from epp_api.v1alpha2.inferenceobjective_types import InferenceObjective
 
 
-class Models:
-    """InferenceModels by model name."""
-
-    def __init__(self, *models: InferenceModel) -> None:
-        self._models = {model.spec.model_name: model for model in models}
-
-    @property
-    def models_in_use(self) -> bool:
-        return bool(self._models)
-
-    def model_get(self, model_name: str) -> InferenceModel | None:
-        return self._models.get(model_name)
+def store_of(
+    models: Iterable[InferenceModel] = (),
+    objectives: Iterable[InferenceObjective] = (),
+    rewrites: Iterable[InferenceModelRewrite] = (),
+) -> Datastore:
+    store = Datastore(EndpointRows())
+    for model in models:
+        store.model_resolve(model.spec.model_name, [model])
+    for objective in objectives:
+        store.objective_set(objective)
+    for rewrite in rewrites:
+        store.rewrite_set(rewrite)
+    return store
 
 
 def resolve(
     name: str, *models: InferenceModel, policy: UnknownModelPolicy = UnknownModelPolicy.AUTO
 ) -> ResolvedModel:
-    return resolve_model(name, Models(*models), policy, random.Random(1))
+    return resolve_model(name, store_of(models), policy, random.Random(1))
 
 
 @pytest.mark.parametrize(
@@ -138,6 +143,6 @@ def test_one_request_takes_one_draw() -> None:
     source = Counting(1)
     model = make_model(targets={"a": 1, "b": 1})
 
-    resolve_model("food", Models(model), UnknownModelPolicy.AUTO, source)
+    resolve_model("food", store_of([model]), UnknownModelPolicy.AUTO, source)
 
     assert source.draws == 1

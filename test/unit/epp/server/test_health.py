@@ -12,7 +12,12 @@ import pytest
 from grpc_health.v1 import health_pb2
 from structlog.testing import capture_logs
 
-from epp.server.health import LISTED_SERVICES, Readiness, health_services
+from epp.server.health import (
+    LISTED_SERVICES,
+    Readiness,
+    health_services,
+    static_health_services,
+)
 from epp.transport.grpcio_server import GrpcioServer
 
 RESPONSE = health_pb2.HealthCheckResponse
@@ -65,16 +70,87 @@ async def test_check(service: str, ready: bool, strict: bool, status: int) -> No
         assert await check(channel, service) == status
 
 
+@pytest.mark.parametrize(
+    ("service", "leader", "status"),
+    [
+        pytest.param("liveness", False, SERVING, id="a-follower-is-alive"),
+        pytest.param("readiness", False, NOT_SERVING, id="a-follower-is-not-ready"),
+        pytest.param("", False, NOT_SERVING, id="a-follower-takes-no-traffic"),
+        pytest.param(
+            "envoy.service.ext_proc.v3.ExternalProcessor", False, NOT_SERVING, id="ext-proc"
+        ),
+        pytest.param("readiness", True, SERVING, id="the-leader-is-ready"),
+        pytest.param("inference-extension", True, SERVING, id="stock-chart-of-one-replica"),
+        pytest.param("anything", True, UNKNOWN, id="names-are-strict"),
+    ],
+)
+async def test_with_leader_election_only_the_leader_is_ready(
+    service: str, leader: bool, status: int
+) -> None:
+    readiness = Readiness({"pool": lambda: True, "leader": lambda: leader})
+
+    async with health_port(readiness, strict_names=True) as channel:
+        assert await check(channel, service) == status
+
+
+async def test_a_leader_that_drains_is_alive_and_not_ready() -> None:
+    readiness = Readiness({"pool": lambda: True, "leader": lambda: True})
+    readiness.drain()
+
+    async with health_port(readiness, strict_names=True) as channel:
+        assert await check(channel, "readiness") == NOT_SERVING
+        assert await check(channel, "liveness") == SERVING
+
+
+@pytest.mark.parametrize(
+    ("service", "status"),
+    [
+        pytest.param("", SERVING, id="server"),
+        pytest.param("envoy.service.ext_proc.v3.ExternalProcessor", SERVING, id="ext-proc"),
+        pytest.param("liveness", UNKNOWN, id="unknown"),
+    ],
+)
+async def test_the_health_service_beside_ext_proc_is_static(service: str, status: int) -> None:
+    server = GrpcioServer(static_health_services(), host="127.0.0.1")
+    port = await server.start()
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        found = await check(channel, service)
+        listed = await listing(channel)
+    await server.stop(0)
+
+    assert found == status
+    assert listed == {"": SERVING, "envoy.service.ext_proc.v3.ExternalProcessor": SERVING}
+
+
+async def test_watching_an_unknown_name_says_so_under_strict_names() -> None:
+    async with health_port(lambda: True, strict_names=True) as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=RESPONSE.FromString,
+        )(health_pb2.HealthCheckRequest(service="anything"))
+        async with asyncio.timeout(10):
+            response: Any = await watch.read()
+        watch.cancel()
+
+    assert response.status == UNKNOWN
+
+
+async def listing(channel: grpc.aio.Channel) -> dict[str, int]:
+    call = channel.unary_unary(
+        "/grpc.health.v1.Health/List",
+        request_serializer=health_pb2.HealthListRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthListResponse.FromString,
+    )
+    listed = await call(health_pb2.HealthListRequest())
+    return {name: int(response.status) for name, response in listed.statuses.items()}
+
+
 async def test_list_names_every_service_with_its_status() -> None:
     async with health_port(lambda: False) as channel:
-        call = channel.unary_unary(
-            "/grpc.health.v1.Health/List",
-            request_serializer=health_pb2.HealthListRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthListResponse.FromString,
-        )
-        listed = await call(health_pb2.HealthListRequest())
+        statuses = await listing(channel)
 
-    statuses = {name: response.status for name, response in listed.statuses.items()}
     assert statuses == {
         name: SERVING if name == "liveness" else NOT_SERVING for name in LISTED_SERVICES
     }

@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from epp.errors import BadRequestError, TransportError
 from epp.metrics.metrics import Metrics
-from epp.server.http_connection import HttpLimits
+from epp.server.http_connection import HttpLimits, HttpRequest, HttpResponse, plain
 from epp.server.metrics_page import SAMPLES_PER_STEP
 from epp.server.metrics_server import MAX_CONNECTIONS, MetricsServer
 
@@ -421,6 +422,58 @@ async def test_a_broken_collector_ends_the_response_early_and_nothing_else(
     assert b"inference_model_request_total" in received
     assert not received.endswith(b"0\r\n\r\n")
     assert (await harness.get("/healthz")).status == 200
+
+
+class Bouncer:
+    """A guard that lets holders of one word in."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.stopped = False
+
+    async def check(self, request: HttpRequest) -> HttpResponse | None:
+        self.asked.append(request.path)
+        await asyncio.sleep(0)
+        if request.headers.get("authorization") == "Bearer yes":
+            return None
+        return plain(HTTPStatus.UNAUTHORIZED, WWW_Authenticate="Bearer")
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.mark.parametrize(
+    "path, without, with_word",
+    [
+        pytest.param("/healthz", 200, 200, id="liveness"),
+        pytest.param("/readyz", 200, 200, id="readiness"),
+        pytest.param("/metrics", 401, 200, id="metrics"),
+        pytest.param("/metrics?name[]=x", 401, 200, id="metrics-by-name"),
+        pytest.param("/debug/pool", 401, 200, id="debug"),
+        pytest.param("/debug/other", 401, 404, id="unknown"),
+        pytest.param("/metrics/", 401, 404, id="other-spelling"),
+    ],
+)
+async def test_a_guard_stands_before_everything_but_the_probes(
+    path: str, without: int, with_word: int
+) -> None:
+    guard = Bouncer()
+    server = MetricsServer(
+        CollectorRegistry(), port=0, host="127.0.0.1", not_ready_reasons=list, guard=guard
+    )
+    server.add_json_route("/debug/pool", echo)
+    harness = Harness(server, await server.start(), CollectorRegistry())
+
+    stranger = await harness.get(path)
+    friend = await harness.get(path, Authorization="Bearer yes")
+    head = await harness.get(path, "HEAD")
+    post = await harness.get(path, "POST")
+    await server.stop()
+
+    assert (stranger.status, friend.status) == (without, with_word)
+    assert (head.status, post.status) == (without, 405)
+    assert (without == 401) is ("www-authenticate" in stranger.headers)
+    assert guard.stopped
 
 
 async def test_connections_are_limited(harness: Harness) -> None:

@@ -38,6 +38,15 @@ def serve(*argv: str, **env: str) -> Options:
         pytest.param(["--secureServing=0"], "secure_serving", False, id="switch-zero"),
         pytest.param(["--secure-serving=T"], "secure_serving", True, id="switch-t"),
         pytest.param(["--cert-path", "/c"], "cert_path", Path("/c"), id="cert-path"),
+        pytest.param(["--cert-path", "/c"], "cert_reload", True, id="reload-with-files"),
+        pytest.param(
+            ["--cert-path=/c", "--enable-cert-reload=false"], "cert_reload", False, id="no-reload"
+        ),
+        pytest.param([], "cert_reload", False, id="nothing-to-reload"),
+        pytest.param(["--healthChecking"], "health_checking", True, id="health-checking"),
+        pytest.param(
+            ["--leaderElectLeaseDuration=30s"], "lease_duration_seconds", 30.0, id="lease-duration"
+        ),
         pytest.param(["--drain-timeout=1m30s"], "drain_seconds", 90.0, id="duration"),
         pytest.param(["--drain-timeout=0"], "drain_seconds", 0.0, id="no-drain"),
         pytest.param(
@@ -131,6 +140,8 @@ def test_defaults_of_the_flags_are_the_defaults_of_the_fields() -> None:
         pytest.param(["--health-checking=false"], id="health-off"),
         pytest.param(["--pool-group=inference.networking.k8s.io"], id="pool-group"),
         pytest.param(["--tls-min-version=VersionTLS12"], id="tls-1.2"),
+        pytest.param(["--tls-min-version="], id="tls-library-default"),
+        pytest.param(["--enable-cert-reload"], id="reload-of-nothing"),
         pytest.param(["--refreshPrometheusMetricsInterval=1s"], id="gauge-interval"),
         pytest.param(["-destinationEndpointHintKey", "x-gateway-destination-endpoint"], id="key"),
         pytest.param(["--destinationEndpointHintMetadataNamespace=envoy.lb"], id="namespace"),
@@ -153,17 +164,50 @@ def test_values_that_change_nothing_are_accepted(argv: list[str]) -> None:
         pytest.param(["--endpoint-selector", "a=b"], "--endpoint-selector", "a=b", id="selector"),
         pytest.param(["--endpoint-target-ports=80"], "--endpoint-target-ports", "80", id="ports"),
         pytest.param(["--emit-endpoint-scores"], "--emit-endpoint-scores", "true", id="scores"),
-        pytest.param(["--enable-cert-reload"], "--enable-cert-reload", "true", id="cert-reload"),
-        pytest.param(
-            ["--tls-min-version=VersionTLS13"], "--tls-min-version", "VersionTLS13", id="tls-1.3"
-        ),
         pytest.param(["--tls-cipher-suites=X"], "--tls-cipher-suites", "X", id="ciphers"),
-        pytest.param(["--metrics-cert-dir=/c"], "--metrics-cert-dir", "/c", id="metrics-tls"),
-        pytest.param(["--metrics-client-ca-file=/c"], "--metrics-client-ca-file", "/c", id="ca"),
         pytest.param(
-            ["--enable-grpc-stream-metrics"], "--enable-grpc-stream-metrics", "true", id="streams"
+            ["--transport=grpcio", "--tls-min-version=VersionTLS11"], "--tls-min-version",
+            "VersionTLS11", id="tls-1.1"
         ),
-        pytest.param(["--healthChecking=true"], "--health-checking", "true", id="health"),
+        pytest.param(["--tls-min-version=1.2"], "--tls-min-version", "1.2", id="tls-no-version"),
+        pytest.param(
+            ["--transport=grpcio", "--tls-cipher-suites=TLS_RSA_WITH_RC4_128_SHA"],
+            "--tls-cipher-suites", "TLS_RSA_WITH_RC4_128_SHA", id="cipher-grpcio-lacks",
+        ),
+        pytest.param(
+            ["--tls-cipher-suites=TLS_AES_128_GCM_SHA256"], "--tls-cipher-suites",
+            "TLS_AES_128_GCM_SHA256", id="cipher-tls-1.3-only",
+        ),
+        pytest.param(["--metrics-cert-dir=/c"], "--metrics-cert-dir", "/c", id="metrics-tls-open"),
+        pytest.param(
+            ["--metrics-client-ca-file=/c"], "--metrics-client-ca-file", "/c", id="ca-without-tls"
+        ),
+        pytest.param(["--kubeconfig=k"], "--kubeconfig", "k", id="kubeconfig-without-cluster"),
+        pytest.param(["--kube-context=c"], "--kube-context", "c", id="context-without-cluster"),
+        pytest.param(
+            ["--pool-group=inference.networking.x-k8s.io"], "--pool-group",
+            "inference.networking.x-k8s.io", id="group-without-cluster",
+        ),
+        pytest.param(
+            ["--leader-elect-lease-duration=500ms"], "--leader-elect-lease-duration", "0.5s",
+            id="lease-below-a-second",
+        ),
+        pytest.param(
+            ["--leader-elect-lease-duration=15500ms"], "--leader-elect-lease-duration", "15.5s",
+            id="lease-with-a-fraction",
+        ),
+        pytest.param(
+            ["--leader-elect-lease-duration=876000h"], "--leader-elect-lease-duration", "s",
+            id="lease-of-a-century",
+        ),
+        pytest.param(
+            ["--leader-elect-renew-deadline=15s"], "--leader-elect-renew-deadline", "15s",
+            id="renew-not-below-lease",
+        ),
+        pytest.param(
+            ["--leader-elect-retry-period=10s"], "--leader-elect-retry-period", "10s",
+            id="retry-not-below-renew",
+        ),
         pytest.param(["--pool-group=x"], "--pool-group", "x", id="pool-group"),
         pytest.param(
             ["--destinationEndpointHintKey=x"], "--destination-endpoint-hint-key", "x", id="key"
@@ -190,7 +234,23 @@ def test_values_that_change_nothing_are_accepted(argv: list[str]) -> None:
             id="send-below-body",
         ),
         pytest.param(["--unknown-model=drop"], "--unknown-model", "drop", id="unknown-model"),
-        pytest.param(["--transport=native"], "--transport", "native", id="transport"),
+        pytest.param(["--transport=quic"], "--transport", "quic", id="transport"),
+        pytest.param(
+            ["--transport=grpcio", "--tls-min-version=VersionTLS13"], "--tls-min-version",
+            "VersionTLS13", id="grpcio-has-no-tls-bounds",
+        ),
+        pytest.param(
+            ["--grpc-client-ca-file=/ca", "--secure-serving=false"], "--grpc-client-ca-file",
+            "/ca", id="client-ca-without-tls",
+        ),
+        pytest.param(
+            ["--grpc-client-ca-file=/ca", "--transport=grpcio"], "--grpc-client-ca-file",
+            "/ca", id="client-ca-with-grpcio",
+        ),
+        pytest.param(
+            ["--grpc-client-ca-file=/no/such/ca"], "--grpc-client-ca-file", "/no/such/ca",
+            id="client-ca-unreadable",
+        ),
         pytest.param(["--metric-names=v7"], "--metric-names", "v7", id="metric-names"),
         pytest.param(["--max-label-values=0"], "--max-label-values", "0", id="label-values"),
         pytest.param(["--bind-address=example"], "--bind-address", "example", id="bind-address"),
@@ -239,16 +299,12 @@ def test_other_leftovers_are_refused(argument: str, want: str) -> None:
         serve(argument)
 
 
-def test_no_source_names_the_flags_that_give_one() -> None:
-    with pytest.raises(ConfigError, match=r"Kubernetes is not in this version.*--manifests.*--end"):
-        parse([], {})
-
-
 @pytest.mark.parametrize(
     "name, text, field, want",
     [
         pytest.param("NAMESPACE", "prod", "pool_namespace", "prod", id="namespace"),
         pytest.param("NAMESPACE", "", "pool_namespace", None, id="namespace-empty"),
+        pytest.param("POD_NAME", "epp-6b7f-x2x9z", "pod_name", "epp-6b7f-x2x9z", id="pod-name"),
         pytest.param(
             "REFRESH_METRICS_INTERVAL", "1s", "refresh_metrics_interval_seconds", 1.0, id="refresh"
         ),
@@ -341,3 +397,26 @@ def test_the_help_lists_each_flag_once_with_its_default() -> None:
     assert "default: 16MiB" in text
     assert "--poolName" not in text
     assert "examples:" in text
+
+
+def test_the_native_transport_takes_bounds_and_suites_that_grpcio_lacks() -> None:
+    options = serve(
+        "--tls-min-version=VersionTLS13",
+        "--tls-cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA256",
+    )
+
+    assert options.transport == "native"
+    assert options.tls_min_version == "VersionTLS13"
+
+
+def test_without_the_http2_engine_grpcio_serves_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("epp.server.options.find_spec", lambda _name: None)
+
+    options = serve()
+
+    assert options.transport == "grpcio"
+    assert "no HTTP/2 engine installed, using grpcio" in [n.event for n in options.notices]
+    with pytest.raises(ConfigError, match="--transport: needs the package ngh2"):
+        serve("--transport=native")

@@ -105,3 +105,30 @@ async def test_new_connections_get_the_replaced_pair() -> None:
 
     assert before == (first.certificate, "h2")
     assert after == (second.certificate, "h2")
+
+
+def test_reload_tells_whether_the_pair_is_another(tmp_path: Path) -> None:
+    write(tmp_path, ONE.certificate, ONE.key)
+    certificate = serving_certificate(tmp_path)
+
+    same = certificate.reload(tmp_path)
+    write(tmp_path, OTHER.certificate, OTHER.key)
+    other = certificate.reload(tmp_path)
+
+    assert (same, other, certificate.pair) == (False, True, OTHER)
+
+
+def test_a_pair_that_cannot_be_served_leaves_the_one_in_use(tmp_path: Path) -> None:
+    write(tmp_path, ONE.certificate, ONE.key)
+    certificate = serving_certificate(tmp_path)
+    write(tmp_path, None, OTHER.key)
+
+    with pytest.raises(ConfigError, match="does not belong"):
+        certificate.reload(tmp_path)
+
+    assert certificate.pair == ONE
+
+
+def test_the_flag_at_fault_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="^--metrics-cert-dir: tls.crt cannot be read"):
+        load_pair(tmp_path, flag="--metrics-cert-dir")

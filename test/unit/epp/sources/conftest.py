@@ -44,6 +44,30 @@ VALID: Mapping[str, dict[str, Any]] = {
             "targetModels": [{"name": "r7", "weight": 95}, {"name": "r8", "weight": 5}],
         },
     },
+    "objective": {
+        "apiVersion": "llm-d.ai/v1alpha2",
+        "kind": "InferenceObjective",
+        "metadata": {"name": "batch"},
+        "spec": {"priority": -5, "poolRef": {"name": "chat-pool"}},
+    },
+    "rewrite": {
+        "apiVersion": "llm-d.ai/v1alpha2",
+        "kind": "InferenceModelRewrite",
+        "metadata": {"name": "canary"},
+        "spec": {
+            "poolRef": {"name": "chat-pool"},
+            "rules": [
+                {
+                    "matches": [{"model": {"value": "bot"}}, {"model": {"value": "bot-latest"}}],
+                    "targets": [
+                        {"modelRewrite": "r7", "weight": 95},
+                        {"modelRewrite": "r8", "weight": 5},
+                    ],
+                },
+                {"targets": [{"modelRewrite": "base"}]},
+            ],
+        },
+    },
     "pod": {
         "apiVersion": "v1",
         "kind": "Pod",

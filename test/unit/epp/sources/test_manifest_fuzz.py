@@ -11,8 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epp.sources.kinds import TYPES
 from epp.sources.manifest_set import Change, ManifestSet
-from epp.sources.validation import TYPES, Manifest, ManifestValidator
+from epp.sources.validation import Manifest, ManifestValidator
 from epp_api.meta import NamespacedName
 
 CHECKER = ManifestValidator()
@@ -43,7 +44,22 @@ spec:
   poolRef: {name: p}
   targetModels: [{name: a, weight: 1}, {name: b, weight: 2}]
 """
-GOOD = b"---\n".join([POD, POOL, OLD_POOL, MODEL])
+OBJECTIVE = b"""apiVersion: llm-d.ai/v1alpha2
+kind: InferenceObjective
+metadata: {name: o}
+spec: {priority: -5, poolRef: {name: p}}
+"""
+REWRITE = b"""apiVersion: inference.networking.x-k8s.io/v1alpha2
+kind: InferenceModelRewrite
+metadata: {name: w}
+spec:
+  poolRef: {name: p}
+  rules:
+  - matches: [{model: {value: m}}, {}]
+    targets: [{modelRewrite: a, weight: 1}, {modelRewrite: b}]
+  - split: [{modelRewrite: c}]
+"""
+GOOD = b"---\n".join([POD, POOL, OLD_POOL, MODEL, OBJECTIVE, REWRITE])
 OLD_POOL_TYPE = ("inference.networking.x-k8s.io/v1alpha2", "InferencePool")
 POD_ID = (("v1", "Pod"), NamespacedName("default", "a"))
 

@@ -62,3 +62,12 @@ def test_a_pool_of_both_versions_is_one_pool() -> None:
 
 def test_a_pool_of_the_old_version_counts() -> None:
     assert choose_pool(caches([], [B]), name="", namespace=None) == B
+
+
+def test_a_broken_pool_may_be_the_one_that_is_meant() -> None:
+    with pytest.raises(ConfigError, match=r"cannot be used \(default/b, see above\)"):
+        choose_pool(caches([A]), name="", namespace=None, broken=["default/b"])
+
+
+def test_a_broken_pool_does_not_matter_to_a_named_one() -> None:
+    assert choose_pool(caches([A]), name="a", namespace=None, broken=["default/b"]) == A

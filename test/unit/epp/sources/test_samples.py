@@ -11,6 +11,8 @@ from epp_api.core_v1 import Pod, pod_is_ready
 from epp_api.meta import labels_match
 from epp_api.v1.inferencepool_types import InferencePool
 from epp_api.v1alpha2.inferencemodel_types import InferenceModel
+from epp_api.v1alpha2.inferencemodelrewrite_types import InferenceModelRewrite
+from epp_api.v1alpha2.inferenceobjective_types import InferenceObjective
 
 SAMPLES = Path(__file__).parents[4] / "config" / "samples"
 NOW = "2026-01-01T00:00:00Z"
@@ -60,3 +62,26 @@ def test_the_models_of_the_quickstart_show_a_split_and_criticality(
         "Critical": 1,
         "Sheddable": 1,
     }
+
+
+def test_objectives_and_rewrites_belong_to_the_pool_of_the_quickstart(
+    checker: ManifestValidator,
+) -> None:
+    pools = [obj for obj in loaded(checker, "quickstart.yaml") if isinstance(obj, InferencePool)]
+    objects = loaded(checker, "objectives-and-rewrites.yaml")
+
+    [pool] = pools
+    objectives = [obj for obj in objects if isinstance(obj, InferenceObjective)]
+    rewrites = [obj for obj in objects if isinstance(obj, InferenceModelRewrite)]
+    references = [obj.spec.pool_ref for obj in objectives]
+    references += [obj.spec.pool_ref for obj in rewrites]
+    assert {(ref.group, ref.name) for ref in references if ref is not None} == {
+        (pool.api_version.partition("/")[0], pool.metadata.name)
+    }
+    assert {obj.metadata.name: obj.priority for obj in objectives} == {
+        "nightly": -5,
+        "interactive": 10,
+    }
+    assert [[t.weight for t in rule.targets] for obj in rewrites for rule in obj.spec.rules] == [
+        [95, 5]
+    ]

@@ -219,7 +219,8 @@ REFUSED = [
         "pod",
         {"kind": "pod"},
         "kind",
-        "unknown kind, known: InferenceModel, InferencePool, Pod",
+        "unknown kind, known: InferenceModel, InferenceModelRewrite, InferenceObjective, "
+        "InferencePool, Pod",
         id="kind-lower-case",
     ),
 ]
@@ -453,8 +454,14 @@ def test_only_an_immutable_field_refuses_a_change(
         pytest.param("apps/v1", "Deployment", False, id="workload"),
         pytest.param("inference.networking.k8s.io/v1", "InferencePol", True, id="slip"),
         pytest.param("inference.networking.k8s.io/v9", "InferencePool", True, id="version"),
-        pytest.param("inference.networking.x-k8s.io/v1alpha2", "InferenceObjective", False, id="o"),
-        pytest.param("llm-d.ai/v1alpha2", "InferenceModelRewrite", False, id="rewrite"),
+        pytest.param("inference.networking.x-k8s.io/v1alpha2", "InferenceObjective", True, id="o"),
+        pytest.param("llm-d.ai/v1alpha2", "InferenceModelRewrite", True, id="rewrite"),
+        pytest.param("llm-d.ai/v9", "InferenceModelRewrite", True, id="rewrite-version"),
+        pytest.param("llm-d.ai/v1alpha2", "InferenceObjectiv", True, id="slip-in-a-shared-group"),
+        pytest.param("llm-d.ai/v1alpha1", "EndpointPickerConfig", False, id="shared-group"),
+        pytest.param(
+            "inference.networking.x-k8s.io/v1alpha1", "InferencePoolImport", False, id="import"
+        ),
         pytest.param(None, "Pod", True, id="nobody-knows"),
     ],
 )

@@ -4,12 +4,14 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from epp.errors import TransportError
-from epp.standalone.child import Child, ChildSpec
+from epp.standalone.child import Child, ChildFailedError, ChildSpec
 
 
 def spec(tmp_path: Path, program: str, **changes) -> ChildSpec:
@@ -73,11 +75,43 @@ async def test_a_child_that_dies_while_starting_is_an_error_with_its_last_words(
 
     child = Child(spec(tmp_path, "print('bad flag'); raise SystemExit(2)", is_ready=never))
 
-    with pytest.raises(TransportError, match="bad flag"):
+    with pytest.raises(ChildFailedError, match="bad flag") as caught:
         await child.start()
 
     await child.stop()
     assert child.pid is None
+    assert (caught.value.name, caught.value.status) == ("c", 2)
+    assert caught.value.lines == ("bad flag",)
+
+
+async def test_the_last_words_are_all_there_however_slowly_they_are_read(tmp_path):
+    """The process is gone long before its output is read: the error waits for the output."""
+
+    async def never(_pid: int) -> bool:
+        return False
+
+    words = "import sys\nfor n in range(20000): print('word', n)\nsys.exit(3)"
+    child = Child(spec(tmp_path, words, is_ready=never, on_line=lambda _: time.sleep(1e-5)))
+
+    with pytest.raises(ChildFailedError) as caught:
+        await child.start()
+
+    assert caught.value.lines[-1] == "word 19999"
+    await child.stop()
+
+
+async def test_a_child_that_never_was_ready_is_not_restarted(tmp_path):
+    async def never(_pid: int) -> bool:
+        return False
+
+    child = Child(spec(tmp_path, "raise SystemExit(2)", is_ready=never))
+
+    with capture_logs() as logs, pytest.raises(ChildFailedError):
+        await child.start()
+    await child.stop()
+
+    assert child.restarts == 0
+    assert logs == []
 
 
 async def test_a_child_that_is_never_ready_is_an_error_that_says_so(tmp_path):

@@ -167,6 +167,46 @@ def test_tls_to_the_epp_leaves_its_health_port_in_plain_text() -> None:
     assert tls["health_checks"][0]["transport_socket_match_criteria"] == match["match"]
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_it_says_which_flags_of_serve_go_with_it(tls: bool) -> None:
+    text = render_bootstrap(BootstrapSettings(epp_tls=tls, epp_port=1234, eds_file="/a b/c.yaml"))
+
+    head = text.partition("node:")[0].replace("# ", "").replace("\\\n", " ")
+    assert f"epp serve --secure-serving={str(tls).lower()} --eds-file '/a b/c.yaml'" in head
+    assert "--grpc-port 1234 --grpc-health-port 9003" in head
+
+
+def test_every_api_of_openai_tells_its_tokens_under_the_same_names() -> None:
+    filters = http_filters(parsed())
+
+    sse_rules = filters["sse_to_metadata"]["response_rules"]["content_parser"]["typed_config"]
+    sse = [rule["rule"] for rule in sse_rules["rules"]]
+    plain = filters["json_to_metadata"]["response_rules"]["rules"]
+    assert {rule["on_present"]["metadata_namespace"] for rule in (*sse, *plain)} == {"epp.usage"}
+    assert _paths(sse) == USAGE_PATHS
+    assert _paths(plain) == {p: key for p, key in USAGE_PATHS.items() if p[0] == "usage"}
+
+
+USAGE_PATHS = {
+    ("usage", "prompt_tokens"): "prompt_tokens",
+    ("usage", "completion_tokens"): "completion_tokens",
+    ("usage", "prompt_tokens_details", "cached_tokens"): "cached_tokens",
+    ("usage", "input_tokens"): "prompt_tokens",
+    ("usage", "output_tokens"): "completion_tokens",
+    ("usage", "input_tokens_details", "cached_tokens"): "cached_tokens",
+    ("response", "usage", "input_tokens"): "prompt_tokens",
+    ("response", "usage", "output_tokens"): "completion_tokens",
+    ("response", "usage", "input_tokens_details", "cached_tokens"): "cached_tokens",
+}
+
+
+def _paths(rules: Any) -> dict[tuple[str, ...], str]:
+    return {
+        tuple(part["key"] for part in rule["selectors"]): rule["on_present"]["key"]
+        for rule in rules
+    }
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -296,7 +336,7 @@ async def admin_stats(port: int) -> bytes:
 
 
 def free_port(taken: list[int]) -> int:
-    port, _ = claim_port("test", chosen=0, default=0, host="127.0.0.1", taken=taken)
+    port, _ = claim_port("test", chosen=0, default=0, hosts=["127.0.0.1"], taken=taken)
     taken.append(port)
     return port
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from epp.errors import ConfigError
-from epp.standalone.options import StandaloneOptions, add_arguments, options_from
+from epp.standalone.options import StandaloneOptions, add_arguments, flag_names, options_from
 
 
 def parse(*arguments: str) -> StandaloneOptions:
@@ -22,8 +22,8 @@ def parse(*arguments: str) -> StandaloneOptions:
         pytest.param(["--demo"], StandaloneOptions(demo=True), id="demo"),
         pytest.param(["--demo", "--once"], StandaloneOptions(demo=True, once=True), id="once"),
         pytest.param(
-            ["--manifests", "d", "--path", "gateway", "--no-envoy"],
-            StandaloneOptions(manifests=Path("d"), path="gateway", envoy=False),
+            ["--manifests", "/", "--path", "gateway", "--no-envoy"],
+            StandaloneOptions(manifests=Path("/"), path="gateway", envoy=False),
             id="manifests-gateway-no-envoy",
         ),
         pytest.param(
@@ -49,8 +49,29 @@ def test_flags_become_options(arguments, want):
         pytest.param(["--demo", "--manifests", "d"], "--demo --manifests", id="two-sources"),
         pytest.param(["--manifests", "d", "--once"], "--once: needs --demo", id="once-alone"),
         pytest.param(["--demo", "--drain-seconds=-1"], "--drain-seconds", id="negative-drain"),
+        pytest.param(["--demo", "--drain-seconds=inf"], "--drain-seconds", id="endless-drain"),
+        pytest.param(
+            ["--demo", "--once", "--no-envoy"],
+            r"--once: needs Envoy.*\(got '--no-envoy'\)",
+            id="once-without-envoy",
+        ),
+        pytest.param(
+            ["--demo", "--host", "localhost"],
+            r"--host: must be an IP address.*\(got 'localhost'\)",
+            id="host-name",
+        ),
+        pytest.param(
+            ["--manifests", "/nowhere"],
+            r"--manifests: no such directory \(got '/nowhere'\)",
+            id="no-directory",
+        ),
+        pytest.param(["--manifests", "/dev/null"], "--manifests: is no directory", id="a-file"),
     ],
 )
 def test_contradictions_are_errors_that_name_the_flags(arguments, text):
     with pytest.raises(ConfigError, match=text):
         parse(*arguments)
+
+
+def test_the_names_of_all_flags_are_known():
+    assert {"--demo", "--no-envoy", "--drain-seconds", "--path"} <= set(flag_names())

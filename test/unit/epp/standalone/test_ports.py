@@ -24,11 +24,11 @@ def test_a_free_default_is_used_in_silence(busy):
         probe.bind((HOST, 0))
         free = probe.getsockname()[1]
 
-    assert claim_port("--port", chosen=None, default=free, host=HOST) == (free, None)
+    assert claim_port("--port", chosen=None, default=free, hosts=[HOST]) == (free, None)
 
 
 def test_a_taken_default_is_replaced_and_said(busy):
-    port, note = claim_port("--port", chosen=None, default=busy, host=HOST)
+    port, note = claim_port("--port", chosen=None, default=busy, hosts=[HOST])
 
     assert port != busy
     assert note == f"port {busy} is in use: --port is {port} instead"
@@ -36,28 +36,48 @@ def test_a_taken_default_is_replaced_and_said(busy):
 
 def test_a_taken_choice_is_an_error_naming_flag_and_port(busy):
     with pytest.raises(ConfigError, match=rf"--port: this port is already in use \(got {busy}\)"):
-        claim_port("--port", chosen=busy, default=1, host=HOST)
+        claim_port("--port", chosen=busy, default=1, hosts=[HOST])
 
 
 def test_a_port_given_away_in_this_run_counts_as_taken():
-    port, _ = claim_port("--a", chosen=0, default=1, host=HOST)
+    port, _ = claim_port("--a", chosen=0, default=1, hosts=[HOST])
 
-    other, note = claim_port("--b", chosen=None, default=port, host=HOST, taken=[port])
+    other, note = claim_port("--b", chosen=None, default=port, hosts=[HOST], taken=[port])
 
     assert other != port
     assert note is not None
 
 
 def test_zero_asks_for_any_free_port():
-    port, note = claim_port("--port", chosen=0, default=1, host=HOST)
+    port, note = claim_port("--port", chosen=0, default=1, hosts=[HOST])
 
     assert port > 0
     assert note is None
 
 
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        pytest.param([""], id="every-address"),
+        pytest.param(["0.0.0.0"], id="every-ipv4-address"),
+        pytest.param(["::"], id="every-ipv6-address"),
+        pytest.param(["127.0.9.1", HOST], id="second-of-several"),
+    ],
+)
+def test_a_port_that_is_taken_on_one_of_the_addresses_is_taken(busy, hosts):
+    port, note = claim_port("--port", chosen=None, default=busy, hosts=hosts)
+
+    assert port != busy
+    assert note is not None
+
+
+def test_a_port_that_is_taken_on_another_address_is_free(busy):
+    assert claim_port("--port", chosen=busy, default=1, hosts=["127.0.9.1", "::1"]) == (busy, None)
+
+
 def test_an_address_that_is_not_ours_is_an_error():
     with pytest.raises(ConfigError, match="cannot listen there"):
-        claim_port("--port", chosen=None, default=18080, host="192.0.2.1")
+        claim_port("--port", chosen=None, default=18080, hosts=["192.0.2.1"])
 
 
 async def test_runs_that_start_at_once_take_turns(tmp_path):
