@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install install-dev run test test-unit test-integration verify fmt generate bench build clean
+.PHONY: help install install-dev run test test-unit test-integration test-e2e test-e2e-kind envtest verify fmt generate bench build image deploy clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "; printf "Usage: make TARGET [ARGS=...]\n"} \
@@ -22,14 +22,23 @@ install: $(VENV)/.installed ## Create .venv and install the project with what it
 ##@ Develop
 install-dev: $(VENV)/.installed-dev ## The same with test and lint tools, at pinned versions
 
-test: $(VENV)/.installed-dev ## Everything: unit, property, fuzz, and end to end through a real Envoy (ARGS=pytest options)
+test: $(VENV)/.installed-dev envtest ## Everything: unit, property, fuzz, a real Envoy, a real kube-apiserver (ARGS=pytest options)
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-unit: $(VENV)/.installed-dev ## Only the tests that start no other program
 	$(BIN)/pytest test/unit -m "not envoy" $(ARGS)
 
-test-integration: $(VENV)/.installed-dev ## Only the tests that start a real Envoy
-	$(BIN)/pytest test/integration $(ARGS)
+test-integration: $(VENV)/.installed-dev envtest ## Only the tests that start other programs: Envoy, kube-apiserver
+	$(BIN)/pytest test/integration test/interop $(ARGS)
+
+test-e2e: $(VENV)/.installed-dev envtest ## Deploy the rendered manifests on a local stack and use them; part of `make test`
+	$(BIN)/pytest -n0 test/e2e $(ARGS)
+
+test-e2e-kind: $(VENV)/.installed-dev ## The same on kind, for machines with Docker
+	$(BIN)/python hack/e2e_kind.py $(ARGS)
+
+envtest: $(VENV)/.installed-dev ## Provide kube-apiserver and etcd for tests: found, cached, or built with Go in 3 minutes
+	@$(BIN)/python hack/envtest.py
 
 verify: $(VENV)/.installed-dev ## Format, lint, types, import rules, generated files: what CI checks besides tests
 	$(BIN)/ruff format --check
@@ -38,6 +47,7 @@ verify: $(VENV)/.installed-dev ## Format, lint, types, import rules, generated f
 	$(BIN)/lint-imports
 	$(BIN)/python hack/gen_protos.py --check
 	$(BIN)/python hack/gen_metrics_docs.py --check
+	$(BIN)/python hack/gen_envoy_config.py --check
 
 fmt: $(VENV)/.installed-dev ## Format and fix what can be fixed
 	$(BIN)/ruff format
@@ -46,12 +56,25 @@ fmt: $(VENV)/.installed-dev ## Format and fix what can be fixed
 generate: $(VENV)/.installed-dev ## Regenerate protobuf stubs and generated documentation
 	$(BIN)/python hack/gen_protos.py
 	$(BIN)/python hack/gen_metrics_docs.py
+	$(BIN)/python hack/gen_envoy_config.py
 
 bench: $(VENV)/.installed-dev ## Measure against the budgets; ARGS=--quick for a short run
 	$(BIN)/python test/perf/run_all.py $(ARGS)
 
 build: $(VENV)/.installed-dev ## Build sdist and wheel into dist/
 	$(BIN)/python -m build
+
+##@ Deploy
+IMAGE ?= endpoint-picker:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pkg/epp/version.py)
+OVERLAY ?= config/default
+
+image: ## Build the container image; IMAGE=NAME:TAG
+	docker build -t $(IMAGE) .
+
+deploy: ## Apply the CRDs, then an overlay; OVERLAY=config/overlays/standalone
+	kubectl apply -k config/crd
+	kubectl wait --for=condition=Established --timeout=60s -f config/crd/bases
+	kubectl apply -k $(OVERLAY)
 
 clean: ## Remove what was built, the virtual environment included
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

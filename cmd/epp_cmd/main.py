@@ -30,6 +30,19 @@ examples:
   epp COMMAND --help                       flags and examples of a command
 """
 
+ENVOY_CONFIG_EPILOG = """\
+these go together; start the EPP first, it makes the file of endpoints:
+  epp serve --manifests DIR --eds-file ./endpoints.yaml --secure-serving=false
+  epp envoy-config > envoy.yaml                       without TLS
+or
+  epp serve --manifests DIR --eds-file ./endpoints.yaml
+  epp envoy-config --epp-tls > envoy.yaml             with TLS, which is serve's default
+then
+  envoy -c envoy.yaml
+
+Ports that are not the defaults have to be named to both.
+"""
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """A parser whose mistakes are ConfigErrors, with the nearest flag that exists."""
@@ -105,42 +118,22 @@ def _serve(arguments: list[str]) -> int:
 
 def _standalone(arguments: list[str]) -> int:
     """EPP and Envoy (and simulated pods) on this machine, supervised."""
-    from epp.server.options import add_serve_arguments, options_from
     from epp.standalone import options as standalone_options
     from epp.standalone.command import run_standalone
-    from epp.standalone.plan import ServePorts
+    from epp.standalone.serve_flags import read_serve_flags
 
     parser = _parser("standalone", _standalone.__doc__, epilog=standalone_options.EXAMPLES)
     standalone_options.add_arguments(parser)
     namespace, rest = parser.parse_known_args(arguments)
     options = standalone_options.options_from(namespace, rest)
-    serve_parser = _parser("standalone", _serve.__doc__)
-    add_serve_arguments(serve_parser)
-    unset = argparse.Namespace(grpc_port=None, grpc_health_port=None, metrics_port=None)
-    named = serve_parser.parse_args(rest, namespace=unset)
-    ports = ServePorts(
-        grpc=named.grpc_port, health=named.grpc_health_port, metrics=named.metrics_port
-    )
-    serve = options_from(serve_parser.parse_args([*_source(options), *rest]), os.environ)
-    logs.configure(verbosity=logs.Verbosity.DEFAULT)
-    return _run(
-        run_standalone(options, named=ports, max_request_body_bytes=serve.max_request_body_bytes),
-        fast=False,
-    )
-
-
-def _source(options: Any) -> list[str]:
-    """The source flags of the EPP, so that the rest of its flags is checked before it starts."""
-    if options.endpoints:
-        return [part for endpoint in options.endpoints for part in ("--endpoint", endpoint)]
-    return ["--manifests", str(options.manifests or ".")]
+    return _run(run_standalone(options, read_serve_flags(options, os.environ)), fast=False)
 
 
 def _envoy_config(arguments: list[str]) -> int:
     """Print the Envoy bootstrap that standalone mode uses, commented."""
     from epp.standalone.envoy_bootstrap import BootstrapSettings, render_bootstrap
 
-    parser = _parser("envoy-config", _envoy_config.__doc__)
+    parser = _parser("envoy-config", _envoy_config.__doc__, epilog=ENVOY_CONFIG_EPILOG)
     parser.add_argument(
         "--path", choices=["lean", "gateway"], default="lean", help="data path (default: lean)"
     )
@@ -168,7 +161,8 @@ def _envoy_config(arguments: list[str]) -> int:
     parser.add_argument(
         "--epp-tls",
         action="store_true",
-        help="TLS to the EPP, as `epp serve` has it unless --secure-serving=false",
+        help="TLS to the EPP, as `epp serve` has it unless --secure-serving=false"
+        " (default: plain text, as standalone has it)",
     )
     parser.add_argument(
         "--fail-close",

@@ -5,7 +5,13 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHES = ("bench_decide.py", "bench_scrape.py", "bench_request.py", "bench_memory.py")
+BENCHES = (
+    "bench_decide.py",
+    "bench_scrape.py",
+    "bench_request.py",
+    "bench_memory.py",
+    "bench_informer.py",
+)
 
 
 def main() -> int:

@@ -77,7 +77,8 @@ SERVED_WITHOUT_EPP = Family(
     key="requests_served_without_epp_total",
     kind=Kind.COUNTER,
     unit="requests",
-    help="Requests in the gateway's access log that never came here: the gateway failed open.",
+    help="Requests that the gateway's access log told of and that never came here: it failed open. "
+    "A lower bound: what it tells while this process dies or is away may be lost.",
     names=own_name("requests_served_without_epp_total"),
 )
 PICKS_NOT_HONOURED = Family(

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
@@ -19,7 +18,7 @@ from epp.standalone.log_lines import LineSink, readable
 from epp.standalone.options import StandaloneOptions
 from epp.standalone.plan import make_plan
 from epp.standalone.ports import start_in_turn
-from epp.standalone.serve_flags import ServeFlags, read_serve_flags
+from epp.standalone.serve_flags import ServeFlags
 from epp.standalone.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -31,9 +30,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C before there was something to watch, as shells know it."""
 
 
-async def run_standalone(
-    options: StandaloneOptions, serve: ServeFlags | None = None, **_earlier: object
-) -> int:
+async def run_standalone(options: StandaloneOptions, serve: ServeFlags) -> int:
     """Run until Ctrl-C, or until the demo's table with ``--once``.
 
     Returns:
@@ -43,7 +40,6 @@ async def run_standalone(
     Raises:
         ConfigError: The options cannot work on this machine.
     """
-    serve = serve or read_serve_flags(options, os.environ)
     console = _console()
     say = _log_printer(console, serve)
     logs.configure(json=True, stream=cast("Any", LineSink(say("standalone"))))

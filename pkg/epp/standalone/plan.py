@@ -40,15 +40,6 @@ _STOP_SLACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServePorts:
-    """Ports of the EPP that the user named; None where they did not."""
-
-    grpc: int | None = None
-    health: int | None = None
-    metrics: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything that is decided before the first child starts.
 

@@ -11,6 +11,7 @@ several apply, the order is: refused connection, hang, delay, expired token, ans
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from epp.testing.seen_request import (
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "upgrade"})
 _BOOKMARK = b'{"type":"BOOKMARK"'
 _MAX_BODY_BYTES = 16 << 20
+BACKLOG = 128
 _REASONS = {401: "Unauthorized", 403: "Forbidden", 410: "Expired", 429: "TooManyRequests"}
 
 
@@ -68,6 +70,7 @@ class _Faults:
     answers: list[_Answer] = field(default_factory=list)
     delays: list[_Delay] = field(default_factory=list)
     expired_tokens: set[str] = field(default_factory=set)
+    truncations: int = 0
 
 
 class ApiFaults:
@@ -94,7 +97,8 @@ class ApiFaults:
         self._sockets = ClientSockets()
         self._session: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._site: web.SockSite | None = None
+        self._listener: socket.socket | None = None
 
     @property
     def url(self) -> str:
@@ -175,6 +179,10 @@ class ApiFaults:
         """Accept the next watches with 200 and end them with an ERROR event of code 410."""
         self._faults.answers.append(_Answer(is_watch, 410, times, in_stream=True))
 
+    def truncate_watches(self, times: int = 1) -> None:
+        """Send only half of the next event of a watch, and end the answer there."""
+        self._faults.truncations += times
+
     def expire_token(self, token: str) -> None:
         """Answer 401 to every request with this token from now on."""
         self._faults.expired_tokens.add(token)
@@ -193,9 +201,13 @@ class ApiFaults:
 
     async def refuse_connections(self) -> None:
         """Close the port and drop every connection, as a crashed API server does."""
-        if self._site is not None:
+        if self._site is not None and self._listener is not None:
+            # Whoever has just been accepted gets a transport first: asyncio (3.11) would lose the
+            # socket of a connection whose server is closed in between.
+            asyncio.get_running_loop().remove_reader(self._listener)
+            await asyncio.sleep(0)
             await self._site.stop()
-            self._site = None
+            self._site = self._listener = None
         self._abort_connections()
 
     async def accept_connections(self) -> None:
@@ -203,10 +215,10 @@ class ApiFaults:
         if self._site is None and self._runner is not None:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             tls.load_cert_chain(self._plane.ca_file, self._plane.key_file)
-            site = web.TCPSite(self._runner, HOST, self.port, ssl_context=tls, reuse_address=True)
-            await site.start()
-            self._site = site
-            self.port = int(self._runner.addresses[-1][1])
+            self._listener = socket.create_server((HOST, self.port), backlog=BACKLOG)
+            self.port = int(self._listener.getsockname()[1])
+            self._site = web.SockSite(self._runner, self._listener, ssl_context=tls)
+            await self._site.start()
 
     def cut_watches(self, *, clean: bool = False) -> int:
         """End every open watch; return how many.
@@ -309,6 +321,10 @@ class ApiFaults:
             async for lines in _whole_lines(upstream.content):
                 await self._flowing.wait()
                 kept = [line for line in lines if not self._is_dropped(line)]
+                if kept and self._faults.truncations > 0:
+                    self._faults.truncations -= 1
+                    await response.write(kept[0][: len(kept[0]) // 2])
+                    return
                 if kept:
                     await response.write(b"".join(kept))
         except (aiohttp.ClientError, OSError):

@@ -10,13 +10,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-_GOODBYE_SECONDS = 2.0
-
 
 class ClientSockets:
-    """Makes the sockets of a connector and remembers those that are open."""
+    """Makes the sockets of a connector and remembers those that are open.
 
-    def __init__(self) -> None:
+    Args:
+        goodbye_seconds: How long ``closed`` waits.
+    """
+
+    def __init__(self, goodbye_seconds: float = 2.0) -> None:
+        self._goodbye_seconds = goodbye_seconds
         self._made: list[socket.socket] = []
 
     def make(self, address: Sequence[Any]) -> socket.socket:
@@ -28,7 +31,7 @@ class ClientSockets:
 
     async def closed(self) -> None:
         """Wait until all are closed; give up on a peer that does not answer."""
-        deadline = time.monotonic() + _GOODBYE_SECONDS
+        deadline = time.monotonic() + self._goodbye_seconds
         while self._open():
             if time.monotonic() > deadline:
                 return

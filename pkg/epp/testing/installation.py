@@ -7,6 +7,8 @@ the cluster's patience times what is said.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+
 from epp.testing.api_admin import identity
 from epp.testing.cluster import Cluster
 from epp.testing.deployment_plan import is_ready, is_terminating
@@ -93,7 +95,11 @@ class Installation:
         found = await self.cluster.admin.list(
             "v1", "Pod", namespace=self.namespace, selector=f"{NAME_LABEL}={name}"
         )
-        pods = [pod for pod in found if not is_terminating(pod) and (not ready or is_ready(pod))]
+        pods = [
+            {"apiVersion": "v1", "kind": "Pod", **pod}  # items of a list do not say it
+            for pod in found
+            if not is_terminating(pod) and (not ready or is_ready(pod))
+        ]
         return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     async def find_pod(self, pod: Manifest) -> dict[str, Any] | None:
@@ -115,3 +121,22 @@ def restarts(pod: Manifest, container: str) -> int:
         if status["name"] == container:
             return int(status["restartCount"])
     return 0
+
+
+def containers_patch(deployment: str, *containers: Manifest) -> dict[str, Any]:
+    """A patch of a user's kustomization that changes containers of a Deployment, by their names."""
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": deployment},
+        "spec": {"template": {"spec": {"containers": [dict(c) for c in containers]}}},
+    }
+    return {"patch": yaml.safe_dump(manifest)}
+
+
+def arguments_patch(deployment: str, *arguments: str) -> dict[str, Any]:
+    """A patch of a user's kustomization that adds arguments to the first container."""
+    path = "/spec/template/spec/containers/0/args/-"
+    steps = [{"op": "add", "path": path, "value": argument} for argument in arguments]
+    target = {"kind": "Deployment", "name": deployment}
+    return {"target": target, "patch": yaml.safe_dump(steps)}

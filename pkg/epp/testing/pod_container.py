@@ -44,7 +44,8 @@ class ContainerSpec:
         log: What it prints is appended here.
         address: Of the pod.
         ports: That it will listen on.
-        pre_stop_seconds: Between the wish to stop it and SIGTERM.
+        pre_stop_seconds: Between the wish to stop it and SIGTERM, for a hook that sleeps.
+        pre_stop_argv: Runs before SIGTERM, for a hook that is a program; empty for none.
         probes: By name: ``startupProbe``, ``readinessProbe``, ``livenessProbe``.
     """
 
@@ -57,6 +58,7 @@ class ContainerSpec:
     address: str
     ports: Sequence[int] = ()
     pre_stop_seconds: float = 0.0
+    pre_stop_argv: Sequence[str] = ()
     probes: Mapping[str, Probe] = field(default_factory=dict)
 
 
@@ -124,6 +126,8 @@ class Container:
         if self.pid is None:
             return
         if not await self._ends_within(min(self.spec.pre_stop_seconds, grace_seconds)):
+            if self.spec.pre_stop_argv:
+                await self._run_hook(grace_seconds)
             await self._end(max(deadline - time.monotonic(), LEAST_STOP_SECONDS))
 
     def kill(self) -> None:
@@ -142,17 +146,7 @@ class Container:
             text = f"port {busy[0]} of {self.spec.address} is taken by another program"
             self._ended(1, "StartError", text)
             return 1
-        with self.spec.log.open("ab") as sink:
-            self._process = await asyncio.create_subprocess_exec(
-                *self.spec.argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                env=dict(self.spec.env),
-                cwd=self.spec.directory,
-                start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
-            )
+        self._process = await self._spawn(self.spec.argv)
         self._began = now()
         self.state = {"running": {"startedAt": self._began}}
         self._changed()
@@ -162,6 +156,34 @@ class Container:
         code = status if status >= 0 else 128 - status
         self._ended(code, "Completed" if code == 0 else "Error", "")
         return code
+
+    async def _spawn(self, argv: Sequence[str]) -> asyncio.subprocess.Process:
+        with self.spec.log.open("ab") as sink:
+            return await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env=dict(self.spec.env),
+                cwd=self.spec.directory,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+
+    async def _run_hook(self, seconds: float) -> None:
+        """Run the preStop program; it is killed when the grace time is over."""
+        hook = await self._spawn(self.spec.pre_stop_argv)
+        try:
+            async with asyncio.timeout(seconds):
+                if await hook.wait() != 0:
+                    log.warning("preStop hook failed", container=self.spec.name)
+        except TimeoutError:
+            pass
+        finally:
+            if hook.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    hook.kill()
+                await hook.wait()
 
     async def _supervise(self, process: asyncio.subprocess.Process) -> int:
         probing = asyncio.create_task(self._probe(), name=f"probes of {self.spec.name}")

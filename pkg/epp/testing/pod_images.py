@@ -33,9 +33,7 @@ _PROGRAMS: Mapping[str, Mapping[str, Callable[[], list[str]]]] = {
 }
 
 
-def local_command(
-    image: str, command: Sequence[str], args: Sequence[str], *, address: str
-) -> list[str]:
+def local_command(image: str, words: Sequence[str], *, address: str) -> list[str]:
     """Program and arguments that stand for a container's.
 
     ``epp serve`` listens on every address by default: in a pod that is the pod's, so here it is
@@ -43,8 +41,7 @@ def local_command(
 
     Args:
         image: With its tag.
-        command: Of the container; images' own entry points are not known here.
-        args: Of the container.
+        words: Command and arguments; images' own entry points are not known here.
         address: Of the pod.
 
     Raises:
@@ -53,10 +50,9 @@ def local_command(
     programs = _PROGRAMS.get(image.rpartition(":")[0])
     if programs is None:
         raise UnknownImageError(f'no program stands for the image "{image}"')
-    words = [*command, *args]
-    if not command or command[0] not in programs:
-        raise UnknownImageError(f'no program stands for {words[:1]} of the image "{image}"')
-    found = [*programs[command[0]](), *words[1:]]
-    if command[0] == "epp" and words[1:2] == ["serve"]:
+    if not words or words[0] not in programs:
+        raise UnknownImageError(f'no program stands for {list(words[:1])} of the image "{image}"')
+    found = [*programs[words[0]](), *words[1:]]
+    if words[0] == "epp" and words[1:2] == ["serve"]:
         found.append(f"--bind-address={address}")
     return found

@@ -7,7 +7,7 @@ file system (paths of mounts become directories of the pod) and its network (``0
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,31 @@ def environment(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreStop:
+    """What happens between the wish to stop a container and SIGTERM.
+
+    Attributes:
+        seconds: Sleep.
+        command: Run; empty for nothing.
+    """
+
+    seconds: float = 0.0
+    command: tuple[str, ...] = ()
+
+
+def pre_stop_of(container: Mapping[str, Any]) -> PreStop:
+    """The preStop hook of a container. Raises PodSpecError for one that the harness has not."""
+    hook = (container.get("lifecycle") or {}).get("preStop") or {}
+    if "sleep" in hook:
+        return PreStop(seconds=float(hook["sleep"]["seconds"]))
+    if "exec" in hook:
+        return PreStop(command=tuple(hook["exec"]["command"]))
+    if hook:
+        raise PodSpecError(f"container {container['name']}: preStop {', '.join(hook)}")
+    return PreStop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rewriter:
     """Where things of a container are outside of it.
 
@@ -102,7 +127,3 @@ class Rewriter:
         """Rewrite paths and addresses."""
         moved = self._pattern.sub(lambda found: str(self.mounts[found[1]]), text)
         return _OWN_ADDRESS.sub(self.address, moved)
-
-    def all(self, texts: Sequence[str]) -> list[str]:
-        """Rewrite each."""
-        return [self(text) for text in texts]

@@ -7,7 +7,7 @@ of things (kubernetes 1.34 pkg/kubelet, ``SyncPod`` and ``SyncTerminatingPod``).
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from epp.testing.api_admin import ApiAdmin, StatusError
 from epp.testing.envtest import LocalControlPlane
 from epp.testing.pod_container import Container, ContainerSpec, now
 from epp.testing.pod_images import UnknownImageError, local_command
-from epp.testing.pod_paths import PodSpecError, environment, expand
+from epp.testing.pod_paths import PodSpecError, environment, expand, pre_stop_of
 from epp.testing.pod_probes import probe_of
 from epp.testing.pod_status import PodFacts, pod_status
 from epp.testing.pod_volumes import PodVolumes
@@ -143,26 +143,26 @@ class PodRunner:
     async def _spec(self, manifest: Mapping[str, Any], given: Mapping[str, str]) -> ContainerSpec:
         rewrite = await self._volumes.mount(manifest)
         env = environment(self._pod, manifest, given=given, address=self.address)
-        words = [
-            [rewrite(expand(word, env)) for word in manifest.get(key) or ()]
-            for key in ("command", "args")
-        ]
-        original = manifest.get("command") or ()
-        argv = local_command(
-            manifest["image"], [*original[:1], *words[0][1:]], words[1], address=self.address
-        )
+
+        def local(words: Sequence[str]) -> list[str]:
+            """The first word names a program of the image, the others are rewritten."""
+            rest = [rewrite(expand(word, env)) for word in words[1:]]
+            return local_command(manifest["image"], [*words[:1], *rest], address=self.address)
+
         own = {variable["name"] for variable in manifest.get("env") or ()}
         probes = {kind: probe_of(manifest, kind, address=self.address) for kind in _PROBES}
+        hook = pre_stop_of(manifest)
         return ContainerSpec(
             name=manifest["name"],
             image=manifest["image"],
-            argv=argv,
+            argv=local([*(manifest.get("command") or ()), *(manifest.get("args") or ())]),
             env={name: rewrite(text) if name in own else text for name, text in env.items()},
             directory=self.directory,
             log=self.directory / f"{manifest['name']}.log",
             address=self.address,
             ports=[port["containerPort"] for port in manifest.get("ports") or ()],
-            pre_stop_seconds=_pre_stop_seconds(manifest),
+            pre_stop_seconds=hook.seconds,
+            pre_stop_argv=local(hook.command) if hook.command else (),
             probes={kind: probe for kind, probe in probes.items() if probe is not None},
         )
 
@@ -217,13 +217,3 @@ class PodRunner:
             if exc.status != HTTPStatus.NOT_FOUND:  # deleted by force
                 raise
         self._written = status
-
-
-def _pre_stop_seconds(manifest: Mapping[str, Any]) -> float:
-    """Seconds of a preStop hook that sleeps. Raises PodSpecError for another hook."""
-    hook = (manifest.get("lifecycle") or {}).get("preStop")
-    if not hook:
-        return 0.0
-    if "sleep" not in hook:
-        raise PodSpecError(f"container {manifest['name']}: preStop {', '.join(hook)}")
-    return float(hook["sleep"]["seconds"])

@@ -53,12 +53,14 @@ class Client:
 
     Args:
         address: Asked before every request.
-        keep_connections: Keep them, as most clients do; otherwise each request has its own.
+        keep_connections: Stay with one address and its connections, as most clients do, until the
+            server closes one; otherwise each request has a connection of its own.
     """
 
     def __init__(self, address: Callable[[], Address], *, keep_connections: bool = False) -> None:
         self._address = address
         self._keep = keep_connections
+        self._kept: Address | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -100,11 +102,13 @@ class Client:
         began = time.monotonic()
         body = {"model": model, "prompt": "hello", "max_tokens": tokens, "stream": stream}
         try:
-            host, port = self._address()
+            host, port = self._next_address()
             url = f"http://{host}:{port}/v1/completions"
             async with self._session.post(url, json=body) as reply:
                 if begun is not None:
                     begun.set()
+                if reply.headers.get("connection") == "close":
+                    self._kept = None
                 text = await reply.text()
                 named = "" if stream else await _model_of(reply)
                 return Answer(
@@ -117,8 +121,17 @@ class Client:
                     text=text,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, TransportError) as exc:
+            self._kept = None
             text = f"{type(exc).__name__}: {exc}"
             return Answer(status=0, at=began, seconds=time.monotonic() - began, text=text)
+
+    def _next_address(self) -> Address:
+        if self._kept is not None:
+            return self._kept
+        address = self._address()
+        if self._keep:
+            self._kept = address
+        return address
 
     async def ask_many(self, model: str, count: int, *, at_once: int = 16) -> list[Answer]:
         """Send ``count`` completions, ``at_once`` of them at a time."""

@@ -29,6 +29,7 @@ from ngh2 import (
     WindowUpdated,
 )
 
+from epp.transport.authority import AuthorityMender
 from epp.transport.limits import TransportLimits
 
 __all__ = [
@@ -94,13 +95,14 @@ class Http2Error(Exception):
 class Http2:
     """The server side of one HTTP/2 connection."""
 
-    __slots__ = ("_engine", "data_to_send", "queued_bytes")
+    __slots__ = ("_engine", "_mender", "data_to_send", "queued_bytes")
 
     def __init__(self, limits: TransportLimits) -> None:
         engine = ngh2.Connection(ngh2.Role.SERVER, _configuration(limits))
         engine.initiate_connection(_settings(limits))
         engine.set_local_window_size(limits.connection_window_bytes)
         self._engine = engine
+        self._mender = AuthorityMender()
         self.data_to_send = engine.data_to_send
         self.queued_bytes = engine.queued_body_size
 
@@ -112,6 +114,8 @@ class Http2:
                 of the connection ends with it anyway.
         """
         engine = self._engine
+        if self._mender.active:
+            data = self._mender.feed(data)
         try:
             engine.receive_data(data)
         except ngh2.DenialOfServiceError as exc:

@@ -1,6 +1,7 @@
 """The store follows the server, whatever happens in between."""
 
 import asyncio
+import sys
 
 import pytest
 from structlog.testing import capture_logs
@@ -21,6 +22,7 @@ from epp.testing.informer_world import (
     pod_object,
 )
 from epp_api.core_v1 import Pod
+from epp_api.meta import NamespacedName
 
 
 @pytest.fixture
@@ -300,6 +302,17 @@ async def test_unknown_events_are_logged_once() -> None:
         await asyncio.wait((task,))
 
     assert [one["event"] for one in logs] == ["unusable watch event ignored"]
+
+
+@pytest.mark.parametrize("streams_lists", ["yes", "refused"])
+async def test_a_list_is_let_go_once_it_is_stored(world, streams_lists: str) -> None:
+    world.kube.streams_lists = streams_lists
+    world.begin()
+    await world.synced()
+
+    pod = world.cache.get(NamespacedName("demo", "a"))
+
+    assert sys.getrefcount(pod) == 3  # the cache, this variable, the argument
 
 
 async def test_the_loop_is_never_blocked_for_long(world) -> None:
