@@ -111,6 +111,7 @@ def _serve(arguments: list[str]) -> int:
     options = options_from(parser.parse_args(arguments), os.environ)
     logs.configure(verbosity=options.verbosity, json=options.log_format == "json")
     os.environ.update(grpc_environment(options.tls_cipher_suites))
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines are neither JSON nor ours
     from epp_cmd.runner import run  # imports grpc, which reads its environment then and only then
 
     return _run(run(options))

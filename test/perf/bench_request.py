@@ -1,4 +1,4 @@
-"""CPU per request and per reply chunk, through a real Envoy, on both data paths.
+"""CPU per request and per reply chunk, through a real Envoy: both data paths, both transports, TLS.
 
 Process CPU (user + system) of the EPP and of Envoy, divided by requests; beside it the same for a
 minimal grpc.aio server that lets everything pass, in the same run: compare ratios, machines differ.
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -48,6 +49,8 @@ SMALL = Load("1 KB prompt, JSON reply", ("--prompt-bytes", "1000"))
 LARGE = Load("450 KB prompt, JSON reply", ("--prompt-bytes", "450000", "--connections", "8"))
 STREAM = Load("200 reply chunks, per chunk", ("--tokens", "200", "--stream"), per_chunk=True)
 
+LOADS = (SMALL, LARGE, STREAM)
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -76,9 +79,33 @@ async def child(*argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
         await process.wait()
 
 
+@dataclass(frozen=True)
+class Setup:
+    """One way to serve."""
+
+    path: DataPath
+    transport: str
+    tls: bool = False
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        return f"{self.transport}, TLS" if self.tls else self.transport
+
+
+SETUPS = (
+    Setup("lean", "native"),
+    Setup("lean", "grpcio"),
+    Setup("gateway", "native"),
+    Setup("gateway", "native", tls=True),
+    Setup("gateway", "grpcio"),
+    Setup("gateway", "grpcio", tls=True),
+)
+
+
 @contextlib.asynccontextmanager
 async def gateway(
-    directory: Path, path: DataPath, grpc: int, health: int
+    directory: Path, path: DataPath, grpc: int, health: int, *, tls: bool = False
 ) -> AsyncIterator[tuple[int, int]]:
     """Envoy in front of a server; its port and process id."""
     port, admin = free_port(), free_port()
@@ -88,6 +115,7 @@ async def gateway(
         admin_port=admin,
         epp_port=grpc,
         epp_health_port=health,
+        epp_tls=tls,
         eds_file=str(directory / "endpoints.yaml"),
     )
     config = directory / f"envoy-{port}.yaml"
@@ -120,30 +148,35 @@ async def measure(load: Load, port: int, server: int, envoy: int, seconds: float
     )
 
 
-async def measure_path(
-    path: DataPath, directory: Path, sims: Sims, seconds: float, scraping: float
-) -> list[list[str]]:
-    """Both servers on one path; a row per load."""
-    figures: dict[str, list[Figure]] = {}
-    loads = [SMALL, LARGE, STREAM]
-    echo_port = free_port()
-    eds = directory / "endpoints.yaml"
-    async with epp_server(directory, sims) as (grpc, health, pid):
-        async with gateway(directory, path, grpc, health) as (port, envoy):
-            for load in loads:
-                figures[load.name] = [await measure(load, port, pid, envoy, seconds)]
-    assert eds.exists()
-    async with child(sys.executable, str(HERE / "ext_proc_echo.py"), str(echo_port), path) as echo:
-        await asyncio.sleep(1.0)
-        async with gateway(directory, path, echo_port, echo_port) as (port, envoy):
-            for load in loads:
-                figures[load.name].append(await measure(load, port, echo.pid, envoy, seconds))
-    return [row(path, load, *figures[load.name], scraping=scraping) for load in loads]
+async def measure_echo(path: DataPath, directory: Path, seconds: float) -> dict[str, Figure]:
+    """The unit: a minimal grpc.aio server on one path, by load."""
+    port = free_port()
+    async with child(sys.executable, str(HERE / "ext_proc_echo.py"), str(port), path) as echo:
+        await eventually(lambda: answers_grpc(port), seconds=20, what="echo server")
+        async with gateway(directory, path, port, port) as (listener, envoy):
+            return {
+                load.name: await measure(load, listener, echo.pid, envoy, seconds) for load in LOADS
+            }
+
+
+def answers_grpc(port: int) -> bool:
+    """Something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def measure_setup(
+    setup: Setup, directory: Path, sims: Sims, seconds: float
+) -> dict[str, Figure]:
+    """The EPP in one setup, by load."""
+    async with epp_server(directory, sims, setup) as (grpc, health, pid):
+        async with gateway(directory, setup.path, grpc, health, tls=setup.tls) as (port, envoy):
+            return {load.name: await measure(load, port, pid, envoy, seconds) for load in LOADS}
 
 
 async def measure_scraping(directory: Path, sims: Sims, seconds: float) -> tuple[float, float]:
     """Cores that scraping takes; on the lean path, where a long reply costs the EPP nothing."""
-    async with epp_server(directory, sims) as (grpc, health, pid):
+    async with epp_server(directory, sims, SETUPS[0]) as (grpc, health, pid):
         async with gateway(directory, "lean", grpc, health) as (port, _):
             return await scrape_share(pid, port, max(seconds, 3.0))
 
@@ -168,12 +201,15 @@ async def scrape_share(pid: int, port: int, seconds: float) -> tuple[float, floa
 
 
 @contextlib.asynccontextmanager
-async def epp_server(directory: Path, sims: Sims) -> AsyncIterator[tuple[int, int, int]]:
+async def epp_server(
+    directory: Path, sims: Sims, setup: Setup
+) -> AsyncIterator[tuple[int, int, int]]:
     """``epp serve`` on the simulated pods; ports and process id."""
     grpc, health, metrics = free_port(), free_port(), free_port()
     endpoints = [part for a in sims.addresses for part in ("--endpoint", f"{a}:{sims.port}")]
     argv = [
-        *(sys.executable, "-m", "epp", "serve", *endpoints, "--secure-serving=false"),
+        *(sys.executable, "-m", "epp", "serve", *endpoints, "--transport", setup.transport),
+        f"--secure-serving={str(setup.tls).lower()}",
         *("--grpc-port", str(grpc), "--grpc-health-port", str(health)),
         *("--metrics-port", str(metrics), "--eds-file", str(directory / "endpoints.yaml")),
     ]
@@ -183,15 +219,16 @@ async def epp_server(directory: Path, sims: Sims) -> AsyncIterator[tuple[int, in
         yield grpc, health, process.pid
 
 
-def row(path: DataPath, load: Load, ours: Figure, echo: Figure, *, scraping: float) -> list[str]:
+def row(setup: Setup, load: Load, ours: Figure, echo: Figure, *, scraping: float) -> list[str]:
     """One line of the table."""
     alone = ours.server - scraping / ours.rate * 1e6
     return [
-        path,
+        setup.path,
         load.name,
+        setup.name,
         f"{ours.server:.0f}",
+        f"{alone:.1f}" if load.per_chunk else f"{alone:.0f}",
         f"{echo.server:.0f}",
-        f"{alone:.0f}",
         f"{alone / echo.server:.2f}",
         f"{ours.envoy:.0f}",
         f"{echo.envoy:.0f}",
@@ -202,33 +239,33 @@ def row(path: DataPath, load: Load, ours: Figure, echo: Figure, *, scraping: flo
 async def run(*, quick: bool) -> None:
     """Measure and print."""
     seconds = 2.0 if quick else 6.0
-    table = Table(title="CPU per request in µs (grpc.aio transport, 100 endpoints, 1 Envoy worker)")
+    table = Table(title="CPU per request in µs (100 endpoints, 1 Envoy worker)")
     names = [
-        "path",
-        "load",
-        "EPP",
-        "echo",
-        "EPP - scraping",
-        "/ echo",
-        "Envoy",
-        "Envoy (echo)",
-        "units/s",
+        *("path", "load", "transport", "EPP", "EPP - scraping", "echo", "/ echo"),
+        *("Envoy", "Envoy (echo)", "units/s"),
     ]
     for name in names:
-        table.add_column(name, justify="left" if name in {"path", "load"} else "right")
+        left = name in {"path", "load", "transport"}
+        table.add_column(name, justify="left" if left else "right")
     async with Sims(ENDPOINTS, first="127.0.60.1", arguments=SIM) as sims:
         with tempfile.TemporaryDirectory() as directory:
             idle, awake = await measure_scraping(Path(directory), sims, seconds)
-        paths: tuple[DataPath, ...] = ("lean", "gateway")
-        for path in paths:
+        echo: dict[str, dict[str, Figure]] = {}
+        figures: dict[Setup, dict[str, Figure]] = {}
+        for setup in SETUPS:
             with tempfile.TemporaryDirectory() as directory:
-                rows = await measure_path(path, Path(directory), sims, seconds, awake)
-            for line in rows:
-                table.add_row(*line)
+                figures[setup] = await measure_setup(setup, Path(directory), sims, seconds)
+                if setup.path not in echo:
+                    echo[setup.path] = await measure_echo(setup.path, Path(directory), seconds)
+        for path in echo:
+            for load in LOADS:
+                for setup in (one for one in SETUPS if one.path == path):
+                    ours, unit = figures[setup][load.name], echo[path][load.name]
+                    table.add_row(*row(setup, load, ours, unit, scraping=awake))
     table.caption = (
         f"scraping {ENDPOINTS} endpoints: {idle:.3f} core idle, {awake:.3f} under traffic"
     )
-    Console(width=130).print(table)
+    Console(width=140).print(table)
 
 
 def main(argv: list[str] | None = None) -> None:

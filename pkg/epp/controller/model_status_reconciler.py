@@ -32,6 +32,7 @@ from epp.controller.model_status import (
     Verdict,
     accepted_condition,
 )
+from epp.kube.api import KubeRequests
 from epp.kube.controller import Result
 from epp.kube.errors import (
     ApiError,
@@ -65,24 +66,6 @@ _MANAGER_CHARS = 128
 """Limit of the API for the name of a field manager."""
 
 
-class StatusClient(Protocol):
-    """What the reconciler needs of a client of the API server."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: object | None = None,
-        content_type: str = "application/json",
-        timeout_seconds: float = 30.0,
-        what: str = "",
-    ) -> bytes:
-        """Make a request within the timeout; raises ApiError only."""
-        ...
-
-
 class EventSink(Protocol):
     """Where Events go; ``epp.kube.events.EventRecorder`` is one."""
 
@@ -110,7 +93,7 @@ class ModelStatusReconciler:
         self,
         *,
         judge: ModelJudge,
-        client: StatusClient,
+        client: KubeRequests,
         events: EventSink,
         may_write: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,

@@ -11,10 +11,11 @@ from epp.controller.model_status import ModelJudge
 from epp.controller.model_status_reconciler import (
     REFUSED_RETRY_SECONDS,
     EventSink,
+    KubeRequests,
     ModelStatusReconciler,
-    StatusClient,
 )
 from epp.controller.setup import ObjectSource
+from epp.kube.api import KubeRequests
 from epp.kube.cache import ObjectEvent
 from epp.kube.controller import Controller, OutcomeObserver
 from epp.kube.predicates import key_in, old_or_new
@@ -36,7 +37,7 @@ def build_status_controller(
     source: ObjectSource,
     pool_key: NamespacedName,
     *,
-    client: StatusClient,
+    client: KubeRequests,
     events: EventSink,
     may_write: Callable[[], bool] = lambda: True,
     on_outcome: OutcomeObserver = lambda _name, _outcome: None,

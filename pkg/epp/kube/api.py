@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 
-class KubeApi(Protocol):
-    """Requests to one API server. Raises ``epp.kube.errors.ApiError`` and nothing else."""
+class KubeRequests(Protocol):
+    """Single requests to one API server. Raises ``epp.kube.errors.ApiError`` and nothing else."""
 
     async def request(
         self,
@@ -23,8 +23,12 @@ class KubeApi(Protocol):
         timeout_seconds: float = 30.0,
         what: str = "",
     ) -> bytes:
-        """Send one request and return the body of its answer."""
+        """Send one request and return the body of its answer, within the timeout."""
         ...
+
+
+class KubeApi(KubeRequests, Protocol):
+    """Requests and watches."""
 
     def lines(
         self,

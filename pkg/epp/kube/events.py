@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from cachetools import TTLCache
 
+from epp.kube.api import KubeRequests
 from epp.kube.clock import LOOP_CLOCK, Clock
 from epp.kube.errors import ApiError, NotFoundError, TooManyRequestsError
 from epp.kube.manager import Loop
@@ -78,24 +79,6 @@ class ObjectRef:
             "uid": self.uid,
         }
         return {field: value for field, value in fields.items() if value}
-
-
-class EventClient(Protocol):
-    """What the recorder needs of a client of the API server."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: object | None = None,
-        content_type: str = "application/json",
-        timeout_seconds: float = 30.0,
-        what: str = "",
-    ) -> bytes:
-        """Make a request within the timeout; raises ApiError only."""
-        ...
 
 
 class EventObserver(Protocol):
@@ -181,7 +164,7 @@ class EventRecorder:
 
     def __init__(
         self,
-        client: EventClient,
+        client: KubeRequests,
         *,
         controller: str,
         instance: str,

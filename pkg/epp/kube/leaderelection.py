@@ -23,10 +23,10 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
+from epp.kube.api import KubeRequests
 from epp.kube.clock import LOOP_CLOCK, Clock, Timer
 from epp.kube.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from epp.kube.lease import (
@@ -56,24 +56,6 @@ _RELEASED_SECONDS = 1
 """Duration in a released record: the shortest that the API admits."""
 
 
-class LeaseClient(Protocol):
-    """What the elector needs of a client of the API server."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: object | None = None,
-        content_type: str = "application/json",
-        timeout_seconds: float = 30.0,
-        what: str = "",
-    ) -> bytes:
-        """Make a request within the timeout; raises ApiError only."""
-        ...
-
-
 def new_identity() -> str:
     """``<hostname>_<uuid>``: a restarted replica is another candidate."""
     return f"{socket.gethostname()}_{uuid.uuid4()}"
@@ -96,7 +78,7 @@ class LeaderElector:
 
     def __init__(
         self,
-        client: LeaseClient,
+        client: KubeRequests,
         *,
         namespace: str,
         name: str,

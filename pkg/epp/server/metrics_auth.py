@@ -15,10 +15,11 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from epp.kube.api import KubeRequests
 from epp.kube.errors import ApiError
 from epp.kube.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Resource
 from epp.logs import get_logger
@@ -43,24 +44,6 @@ REVIEW_SECONDS = 5.0
 
 CHALLENGE = 'Bearer realm="epp"'
 _BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*) *", re.ASCII | re.IGNORECASE)
-
-
-class ReviewClient(Protocol):
-    """What is needed of a client of the API server."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: object | None = None,
-        content_type: str = "application/json",
-        timeout_seconds: float = 30.0,
-        what: str = "",
-    ) -> bytes:
-        """Send one request and return the body. Raises ApiError."""
-        ...
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +95,7 @@ class MetricsAuth:
     """
 
     def __init__(
-        self, client: ReviewClient, *, clock: Callable[[], float] = time.monotonic
+        self, client: KubeRequests, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._client = client
         limits: dict[str, Any] = {

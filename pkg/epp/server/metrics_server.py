@@ -30,7 +30,8 @@ from epp.server.http_connection import (
 log = get_logger(__name__)
 
 MAX_CONNECTIONS = 128
-"""Scrapers and probes are few; more at once is an accident or an attack."""
+"""Scrapers and probes are few; more at once is an accident or an attack, and then the connection
+that has been idle longest makes room."""
 
 STOP_SECONDS = 5.0
 """How long responses under way may take after ``stop``."""
@@ -153,13 +154,14 @@ class MetricsServer:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or self._stopping or len(self._connections) >= MAX_CONNECTIONS:
+        if task is None or self._stopping or not self._has_room():
             writer.close()
             return
         task.set_name("metrics connection")
         self._connections[task] = False
 
         def set_busy(busy: bool) -> None:
+            self._connections.pop(task, None)  # the one that has been idle longest comes first
             self._connections[task] = busy
 
         try:
@@ -170,7 +172,18 @@ class MetricsServer:
         except Exception as exc:
             log.error("metrics connection failed", error=exc)
         finally:
-            del self._connections[task]
+            self._connections.pop(task, None)
+
+    def _has_room(self) -> bool:
+        """Make room if need be: who asks nothing must not keep a probe out."""
+        if len(self._connections) < MAX_CONNECTIONS:
+            return True
+        idle = (task for task, busy in self._connections.items() if not busy)
+        oldest = next(idle, None)
+        if oldest is not None:
+            del self._connections[oldest]
+            oldest.cancel()
+        return oldest is not None
 
     async def _respond(self, request: HttpRequest) -> HttpResponse:
         if request.method not in {"GET", "HEAD"}:

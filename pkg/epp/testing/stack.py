@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from epp.errors import TransportError
 from epp.standalone import local_http
+from epp.testing.epp_view import EppView
 
 READY_SECONDS = 30.0
 
@@ -196,7 +196,7 @@ class Manifests:
         return shown
 
 
-class Stack:
+class Stack(EppView):
     """``epp standalone`` as a child process.
 
     Args:
@@ -218,11 +218,6 @@ class Stack:
         ]
         self._process: asyncio.subprocess.Process | None = None
         self._log = state_dir / "standalone.log"
-
-    @property
-    def url(self) -> str:
-        """Base URL for OpenAI clients."""
-        return f"http://127.0.0.1:{self.port}/v1"
 
     async def __aenter__(self) -> Self:
         """Start, and wait until Envoy and the EPP are up and endpoints have been scraped."""
@@ -256,37 +251,6 @@ class Stack:
         if self._process is None:
             raise ProcessLookupError("not started")
         return self._process.pid
-
-    async def pool(self) -> dict[str, Any]:
-        """The EPP's view of the pool."""
-        return dict(await local_http.get_json("127.0.0.1", self.metrics_port, "/debug/pool"))
-
-    async def decision(self, request_id: str) -> dict[str, Any]:
-        """Why a request went where it went. Raises TransportError when the EPP knows nothing."""
-        path = f"/debug/decisions?request_id={request_id}"
-        found = await local_http.get_json("127.0.0.1", self.metrics_port, path)
-        if not found:
-            raise TransportError(f"no decision for {request_id}")
-        return dict(found[0])
-
-    async def metric(self, name: str, **labels: str) -> float:
-        """Sum of a sample over the series that have these labels; 0 when there are none."""
-        reply = await local_http.request("127.0.0.1", self.metrics_port, "GET", "/metrics")
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(reply.body.decode())
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-
-    async def envoy_stat(self, name: str) -> int:
-        """One counter or gauge of Envoy; 0 when it does not exist."""
-        reply = await local_http.request("127.0.0.1", self.admin_port, "GET", "/stats")
-        for line in reply.body.decode().splitlines():
-            key, _, value = line.partition(": ")
-            if key == name:
-                return int(value)
-        return 0
 
     def pid_of(self, program: str) -> int | None:
         """Process id of the running ``epp serve`` (``serve``) or ``envoy`` of this stack."""
