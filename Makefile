@@ -31,11 +31,11 @@ test-unit: $(VENV)/.installed-dev ## Only the tests that start no other program
 test-integration: $(VENV)/.installed-dev envtest ## Only the tests that start other programs: Envoy, kube-apiserver
 	$(BIN)/pytest test/integration test/interop $(ARGS)
 
-test-e2e: $(VENV)/.installed-dev envtest ## Deploy the rendered manifests on a local stack and use them; part of `make test`
+test-e2e: $(VENV)/.installed-dev envtest ## Deploy the rendered manifests on a local stack and use them (not part of `make test` yet)
 	$(BIN)/pytest -n0 test/e2e $(ARGS)
 
 test-e2e-kind: $(VENV)/.installed-dev ## The same on kind, for machines with Docker
-	$(BIN)/python hack/e2e_kind.py $(ARGS)
+	$(BIN)/python hack/kind.py $(ARGS)
 
 envtest: $(VENV)/.installed-dev ## Provide kube-apiserver and etcd for tests: found, cached, or built with Go in 3 minutes
 	@$(BIN)/python hack/envtest.py

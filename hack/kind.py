@@ -6,15 +6,18 @@ when tests failed, its logs are left in ``--logs DIRECTORY`` (default: not kept)
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from epp.testing.kind_cluster import NODE_PORT, KindSettings
+from epp.version import __version__
 from toolcache import (
     ToolError,
     cache_directory,
@@ -26,9 +29,6 @@ from toolcache import (
     say,
 )
 
-from epp.testing.kind_cluster import NODE_PORT, KindSettings
-from epp.version import __version__
-
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = "kind"
 VERSION = "0.30.0"
@@ -38,13 +38,22 @@ GO_MINIMUM = (1, 22)
 NAME = "epp-e2e"
 HOST = "127.0.0.1"
 OUR_IMAGE = f"endpoint-picker:{__version__}"
-ENVOY_IMAGE = "envoyproxy/envoy:distroless-v1.40.0"
 READY = "180s"
 DOCKER_SECONDS = 30.0
 
 
-def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Do it all; pytest's exit status, or 1 when there is no cluster to be had."""
+Tests = Callable[[Sequence[str], Mapping[str, str]], int]
+"""Runs the tests with arguments and environment; their exit status."""
+
+
+def run_pytest(arguments: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run the suite."""
+    command = [sys.executable, "-m", "pytest", str(ROOT / "test" / "e2e"), *arguments]
+    return subprocess.run(command, env=dict(env), cwd=ROOT, check=False).returncode
+
+
+def main(argv: Sequence[str], env: Mapping[str, str], tests: Tests = run_pytest) -> int:
+    """Do it all; the tests' exit status, or 1 when there is no cluster to be had."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--keep", action="store_true", help="leave the cluster running")
     parser.add_argument(
@@ -56,7 +65,16 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         require("kubectl", env)
         kind = provide(env)
         with tempfile.TemporaryDirectory(prefix="epp-kind-") as directory:
-            return test(kind, Path(directory), options, arguments, env)
+            settings = KindSettings(
+                kubeconfig=Path(directory) / "kubeconfig",
+                node=f"{NAME}-control-plane",
+                gateway_port=_free_port(),
+            )
+            with cluster(kind, settings, keep=options.keep):
+                status = tests(arguments, {**env, **settings.environment()})
+                if status != 0 and options.logs is not None:
+                    export_logs(kind, options.logs)
+            return status
     except ToolError as exc:
         say(f"error: {exc}")
         return 1
@@ -100,40 +118,34 @@ def require(program: str, env: Mapping[str, str]) -> str:
     return found
 
 
-def test(
-    kind: Path,
-    directory: Path,
-    options: argparse.Namespace,
-    arguments: Sequence[str],
-    env: Mapping[str, str],
-) -> int:
-    """Make image and cluster, run the tests."""
-    settings = KindSettings(
-        kubeconfig=directory / "kubeconfig", node=f"{NAME}-control-plane", gateway_port=_free_port()
-    )
-    config = directory / "kind.yaml"
+@contextlib.contextmanager
+def cluster(kind: Path, settings: KindSettings, *, keep: bool) -> Iterator[None]:
+    """Make image and cluster; delete the cluster afterwards, unless it is to be kept."""
+    config = settings.kubeconfig.with_name("kind.yaml")
     config.write_text(cluster_config(settings.gateway_port), "utf-8")
     run(f"Building the image {OUR_IMAGE}", ["docker", "build", "--tag", OUR_IMAGE, str(ROOT)])
-    run(f"Pulling {ENVOY_IMAGE}", ["docker", "pull", ENVOY_IMAGE])
     access = ["--name", NAME, "--kubeconfig", str(settings.kubeconfig)]
     create = [str(kind), "create", "cluster", *access, "--config", str(config), "--wait", READY]
     try:
         run(f"Creating the cluster {NAME}", create)
-        for image in (OUR_IMAGE, ENVOY_IMAGE):
-            load = [str(kind), "load", "docker-image", image, "--name", NAME]
-            run(f"Loading {image} into the node", load)
-        status = _pytest(arguments, {**env, **settings.environment()})
-        if status != 0 and options.logs is not None:
-            run("Exporting logs", [str(kind), "export", "logs", str(options.logs), "--name", NAME])
-        return status
+        load = [str(kind), "load", "docker-image", OUR_IMAGE, "--name", NAME]
+        run(f"Loading {OUR_IMAGE} into the node", load)
+        yield
     finally:
-        if options.keep:
+        if keep and settings.kubeconfig.exists():
             kept = Path(tempfile.gettempdir()) / f"{NAME}.kubeconfig"
-            if settings.kubeconfig.exists():
-                shutil.copyfile(settings.kubeconfig, kept)
+            shutil.copyfile(settings.kubeconfig, kept)
             say(f"The cluster {NAME} stays; its kubeconfig is {kept}")
         else:
             run(f"Deleting the cluster {NAME}", [str(kind), "delete", "cluster", *access])
+
+
+def export_logs(kind: Path, directory: Path) -> None:
+    """Keep the logs of nodes and pods; a failure of this is not the tests'."""
+    try:
+        run("Exporting logs", [str(kind), "export", "logs", str(directory), "--name", NAME])
+    except ToolError as exc:
+        say(f"no logs: {exc}")
 
 
 def cluster_config(gateway_port: int) -> str:
@@ -148,11 +160,6 @@ nodes:
     hostPort: {gateway_port}
     listenAddress: {HOST}
 """
-
-
-def _pytest(arguments: Sequence[str], env: Mapping[str, str]) -> int:
-    command = [sys.executable, "-m", "pytest", str(ROOT / "test" / "e2e"), *arguments]
-    return subprocess.run(command, env=dict(env), cwd=ROOT, check=False).returncode
 
 
 def _build(directory: Path, env: Mapping[str, str]) -> None:

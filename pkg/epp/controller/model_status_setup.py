@@ -11,7 +11,6 @@ from epp.controller.model_status import ModelJudge
 from epp.controller.model_status_reconciler import (
     REFUSED_RETRY_SECONDS,
     EventSink,
-    KubeRequests,
     ModelStatusReconciler,
 )
 from epp.controller.setup import ObjectSource

@@ -2,7 +2,8 @@
 
 It owns one informer per kind and the caches that they fill. Watches are narrow: one namespace, the
 one pool by name, and of the pods only those that the pool selects. When the selector changes, the
-pods are listed again with the new one, and a pod that both select never leaves the cache.
+pods are listed again with the new one, and a pod that both select never leaves the cache. The
+changed pool itself is shown only then: before, nobody would know a pod that the new one selects.
 
 Kinds may be missing in a cluster: their caches are empty then, and they are looked for again.
 """
@@ -18,9 +19,9 @@ from epp.datastore.endpoint_pool import EndpointPool, pool_from_v1, pool_from_v1
 from epp.kube.api import KubeApi
 from epp.kube.cache import KubeObject, ObjectCache, ObjectEvent
 from epp.kube.informer import Candidate, Informer
-from epp.kube.reflector_observer import ReflectorObserver
+from epp.kube.reflector_observer import NullObserver, ReflectorObserver
 from epp.kube.reflector_settings import DEFAULT_SETTINGS, ReflectorSettings
-from epp.kube.resource import PODS
+from epp.kube.resource import PODS, Resource
 from epp.logs import get_logger
 from epp.sources.caches import SourceCaches
 from epp.sources.kinds import KINDS, OLD_POOLS, POOLS, SourceKind
@@ -31,6 +32,27 @@ from epp_api.v1.inferencepool_types import InferencePool, InferencePoolSpec, Lab
 log = get_logger(__name__)
 
 T = TypeVar("T", bound=KubeObject)
+
+
+class ArrivingPools(ObjectCache[T]):
+    """Pools as the API server has them, which reconcilers are shown later.
+
+    Args:
+        shown: What reconcilers read.
+    """
+
+    def __init__(self, shown: ObjectCache[T]) -> None:
+        super().__init__(shown.kind)
+        self._shown = shown
+
+    def mark_synced(self) -> None:
+        """The first list is in, and shown: nothing is held back then."""
+        super().mark_synced()
+        self._shown.mark_synced()
+
+    def show(self) -> None:
+        """Let reconcilers see what has arrived."""
+        self._shown.replace(self.list())
 
 
 class KubernetesSource:
@@ -63,10 +85,13 @@ class KubernetesSource:
         self._pool = pool
         self._pod_selector = pod_selector
         self._target_ports = tuple(target_ports)
-        self._observer = observer
+        self._observer = observer or NullObserver()
         self._settings = settings
-        kinds = [kind for kind in KINDS if self._follows(kind, pool_group)]
-        self._informers = [self._informer(kind) for kind in kinds]
+        self._arriving = ArrivingPools(self.caches.pools_v1)
+        self._arriving_old = ArrivingPools(self.caches.pools_v1alpha2)
+        self._awaits_pods = False
+        self._kinds = [kind for kind in KINDS if self._follows(kind, pool_group)]
+        self._informers = [self._informer(kind) for kind in self._kinds]
         self._pods: Informer[Pod] | None = None
         self._selector = pod_selector
         self._selected = asyncio.Event()
@@ -75,10 +100,12 @@ class KubernetesSource:
     async def start(self) -> None:
         """Begin to fill the caches; each says itself when it is complete."""
         if self._pod_selector is None:
-            self.caches.pools_v1.subscribe(self._pool_changed)
-            self.caches.pools_v1alpha2.subscribe(self._pool_changed)
+            self._arriving.subscribe(self._pool_changed)
+            self._arriving_old.subscribe(self._pool_changed)
+            self.caches.pods.subscribe(self._pod_changed)
         else:
-            self.caches.pools_v1.upsert(self._own_pool())
+            self._arriving.upsert(self._own_pool())
+            self._arriving.show()
         for cache in self._unfollowed():
             cache.mark_synced()
         for informer in self._informers:
@@ -122,7 +149,7 @@ class KubernetesSource:
             namespace=self._pool.namespace,
             label_selector=self._selector or "",
             settings=self._settings,
-            observer=self._observer,
+            observer=_PodObserver(self._observer, self._show_pools),
         )
         await pods.start()
         try:
@@ -134,17 +161,32 @@ class KubernetesSource:
         """Follow the pods that the pool selects now; those of a pool that is gone stay known."""
         pool = self._current_pool()
         if pool is None:
+            self._show_pools()
             return
-        self._selector = ",".join(f"{key}={value}" for key, value in sorted(pool.selector.items()))
+        selector = ",".join(f"{key}={value}" for key, value in sorted(pool.selector.items()))
+        if self._pods is not None and selector != self._selector:
+            self._awaits_pods = True
+            self._pods.reselect(selector)
+        self._selector = selector
         self._selected.set()
-        if self._pods is not None:
-            self._pods.reselect(self._selector)
+        if not self._awaits_pods:
+            self._show_pools()
+
+    def _pod_changed(self, event: ObjectEvent[Pod]) -> None:
+        """The pods of a new selector are in before those of the old one go: show the pool between."""
+        if self._awaits_pods and event.new is None:
+            self._show_pools()
+
+    def _show_pools(self) -> None:
+        self._awaits_pods = False
+        self._arriving.show()
+        self._arriving_old.show()
 
     def _current_pool(self) -> EndpointPool | None:
-        current = self.caches.pools_v1.get(self._pool)
+        current = self._arriving.get(self._pool)
         if current is not None and current.metadata.deletion_timestamp is None:
             return pool_from_v1(current)
-        old = self.caches.pools_v1alpha2.get(self._pool)
+        old = self._arriving_old.get(self._pool)
         if old is not None and old.metadata.deletion_timestamp is None:
             return pool_from_v1alpha2(old)
         return None
@@ -156,15 +198,18 @@ class KubernetesSource:
         return not (is_pool and pool_group and kind.resource.group != pool_group)
 
     def _unfollowed(self) -> Sequence[ObjectCache[Any]]:
-        followed = {id(informer.cache) for informer in self._informers}
-        caches = self.caches.by_type.values()
-        return [c for c in caches if id(c) not in followed and c is not self.caches.pods]
+        followed = {PODS, *(kind.resource for kind in self._kinds)}
+        return [self.caches.by_type[k.type_id] for k in KINDS if k.resource not in followed]
 
     def _informer(self, kind: SourceKind) -> Informer[Any]:
-        is_pool = kind.resource in {POOLS, OLD_POOLS}
+        arriving: dict[Resource, ObjectCache[Any]] = {
+            POOLS: self._arriving,
+            OLD_POOLS: self._arriving_old,
+        }
+        is_pool = kind.resource in arriving
         return Informer(
             self._client,
-            self.caches.by_type[kind.type_id],
+            arriving.get(kind.resource, self.caches.by_type[kind.type_id]),
             [Candidate(resource=kind.resource, decode=_decoder(kind.type))],
             namespace=self._pool.namespace,
             field_selector=f"metadata.name={self._pool.name}" if is_pool else "",
@@ -180,6 +225,24 @@ class KubernetesSource:
             metadata=ObjectMeta(name=self._pool.name, namespace=self._pool.namespace),
             spec=InferencePoolSpec(selector=LabelSelector(match_labels={}), target_ports=ports),
         )
+
+
+class _PodObserver:
+    """Passes on what it is told, and says when a list of pods is complete."""
+
+    def __init__(self, observer: ReflectorObserver, on_listed: Callable[[], None]) -> None:
+        self._observer = observer
+        self._on_listed = on_listed
+
+    def relisted(self, kind: str) -> None:
+        self._observer.relisted(kind)
+        self._on_listed()
+
+    def watch_restarted(self, kind: str) -> None:
+        self._observer.watch_restarted(kind)
+
+    def failed(self, kind: str, reason: str) -> None:
+        self._observer.failed(kind, reason)
 
 
 def _decoder(kind: type[T]) -> Callable[[bytes | msgspec.Raw], T]:

@@ -167,7 +167,7 @@ class Container:
                 env=dict(self.spec.env),
                 cwd=self.spec.directory,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     async def _run_hook(self, seconds: float) -> None:

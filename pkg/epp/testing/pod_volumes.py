@@ -5,6 +5,7 @@ because its texts are rewritten to where that container's other mounts are.
 """
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,6 @@ def _decoded(data: Mapping[str, str] | None) -> dict[str, bytes]:
 
 def _write(path: Path, data: bytes, rewriter: Rewriter) -> None:
     """Texts are rewritten, other files are not."""
-    try:
+    with contextlib.suppress(UnicodeDecodeError):
         data = rewriter(data.decode()).encode()
-    except UnicodeDecodeError:
-        pass
     path.write_bytes(data)

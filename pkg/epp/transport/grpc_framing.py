@@ -53,11 +53,13 @@ class GrpcError(Exception):
 
     Attributes:
         code: Status for the peer.
+        before: Messages that were complete before the one at fault.
     """
 
     def __init__(self, code: StatusCode, details: str) -> None:
         super().__init__(details)
         self.code = code
+        self.before: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class Deframer:
     def feed(self, data: bytes) -> Sequence[bytes]:
         """Take body bytes, return the messages that are complete now. Raises GrpcError.
 
-        Messages before the fault of an erroneous one are lost, and with them the stream.
+        The error has the messages before the one at fault; nothing can be fed after it.
         """
         buffer = self._buffer
         if not buffer and len(data) >= PREFIX_BYTES:
@@ -190,6 +192,17 @@ class Deframer:
 
     def _cut(self, buffer: bytearray) -> Sequence[bytes]:
         messages: list[bytes] = []
+        try:
+            start = self._cut_into(messages, buffer)
+        except GrpcError as exc:
+            exc.before = messages
+            raise
+        if start:
+            del buffer[:start]
+        return messages
+
+    def _cut_into(self, messages: list[bytes], buffer: bytearray) -> int:
+        """Append the complete messages; return where the rest begins."""
         start = 0
         self._wanted = 0
         with memoryview(buffer) as view:
@@ -205,9 +218,7 @@ class Deframer:
                 flag = buffer[start]
                 messages.append(payload if flag == 0 else self._inflated(flag, payload))
                 start = end
-        if start:
-            del buffer[:start]
-        return messages
+        return start
 
     def _inflated(self, flag: int, payload: bytes) -> bytes:
         if flag != 1:

@@ -320,10 +320,7 @@ class _Stream:
         if self._reason is None:
             self._reason = CloseReason.FINISHED
         self._queue.clear()
-        if self._flusher is not None:
-            self._flusher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._flusher
+        gone = self._flusher is not None and await self._end_flusher(self._flusher)
         if self._status is not None:
             code, details = self._status
             self._context.set_code(_CODES[code])
@@ -332,6 +329,24 @@ class _Stream:
                 self._context.set_trailing_metadata(tuple(self._trailing))
         if handler is not None:
             _tell_closed(handler, self._reason)
+        if gone:
+            raise asyncio.CancelledError
+
+    async def _end_flusher(self, flusher: asyncio.Task[None]) -> bool:
+        """Stop the flusher; tell whether the peer left meanwhile.
+
+        Core takes no status while a write is on its way, so after an error that one may end.
+        """
+        gone = False
+        if self._reason is CloseReason.ERROR:
+            try:
+                await asyncio.wait([flusher])
+            except asyncio.CancelledError:
+                gone = True
+        flusher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await flusher
+        return gone
 
 
 def _tell_closed(handler: StreamHandler, reason: CloseReason) -> None:

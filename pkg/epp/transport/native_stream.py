@@ -178,6 +178,8 @@ class NativeStream:
         try:
             messages = deframer.feed(data)
         except GrpcError as exc:
+            for payload in exc.before:
+                self._on_message(payload)
             self._owner.stats.refused_messages += 1
             self._owner.limit_reached("message")
             self.end(CloseReason.CANCELLED, status_trailers(exc.code, str(exc)))

@@ -1,113 +1,127 @@
-"""The metrics port asks the real API server, with the ClusterRoles that we ship."""
+"""Who may read the metrics port of a real ``epp serve``: tokens of real ServiceAccounts.
 
-import time
-from contextlib import asynccontextmanager
-from pathlib import Path
+The port asks the API server, as the ServiceAccount that we ship: whose token is it, and may they
+get this path. The readers are bound by what we ship, too.
+"""
 
 import pytest
-import yaml
-from prometheus_client import CollectorRegistry
 
-from epp.kube.client import KubeClient
-from epp.kube.config import load_settings
-from epp.server.metrics_auth import REFUSED_SECONDS, MetricsAuth
-from epp.server.metrics_server import MetricsServer
 from epp.standalone import local_http
 from epp.testing.api_admin import identity, service_account_subject
-from epp.testing.fake_clock import FakeClock
-
-RBAC = Path(__file__).parents[3] / "config" / "rbac"
-UNKNOWN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJub2JvZHkifQ.c2lnbmF0dXJl"
-
-
-def shipped_rules(name):
-    return yaml.safe_load((RBAC / f"{name}.yaml").read_text("utf-8"))["rules"]
+from epp.testing.kube_manifests import pod, pool
+from epp.testing.serve import Serve
+from epp.testing.stack import eventually
 
 
 @pytest.fixture
-async def token_of(admin, namespace):
-    """Make a ServiceAccount with a shipped ClusterRole, or with none; its token."""
+async def epp(tmp_path, control_plane, account, people, faults):
+    """The process, behind the proxy with faults."""
+    await people.put(pool(), pod("a", "127.0.86.1"))
+    kubeconfig = control_plane.kubeconfig(account.token, server=faults.url)
+    async with Serve(
+        tmp_path,
+        *("--pool-name", "pool", "--pool-namespace", people.name),
+        *("--kubeconfig", str(kubeconfig), "--secure-serving=false", "--drain-timeout=0"),
+    ) as running:
+        yield running
 
-    async def make(name, role=None):
-        await admin.apply([identity("v1", "ServiceAccount", name, namespace=namespace)])
-        if role is not None:
-            subject = service_account_subject(name, namespace=namespace)
-            await admin.grant(f"{namespace}-{name}", subject, shipped_rules(role))
-        return await admin.service_account_token(name, namespace=namespace)
 
-    return make
+@pytest.fixture
+async def stranger(admin, account, namespace):
+    """Token of a ServiceAccount that nothing was granted to."""
+    await admin.apply([identity("v1", "ServiceAccount", "stranger")], namespace=namespace)
+    return await account.token_of("stranger")
 
 
-@asynccontextmanager
-async def metrics_port(control_plane, token, clock):
-    """A metrics server that asks the API server in the name of a token; a way to get a path."""
-    client = KubeClient(load_settings(control_plane.kubeconfig(token), "", {}))
-    server = MetricsServer(
-        CollectorRegistry(),
-        port=0,
-        host="127.0.0.1",
-        not_ready_reasons=list,
-        guard=MetricsAuth(client, clock=clock),
+async def get(epp, path, token=None):
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    return await local_http.request("127.0.0.1", epp.metrics_port, "GET", path, headers=headers)
+
+
+def reader_of(account, namespace):
+    return account.token_of(f"{namespace}-epp-metrics-reader")
+
+
+async def test_who_gets_a_page(epp, control_plane, account, namespace, stranger, admin):
+    reader = await reader_of(account, namespace)
+
+    page = await get(epp, "/metrics", reader)
+    assert page.status == 200
+    assert b"inference_pool_ready_pods" in page.body
+
+    refusal = await get(epp, "/metrics", stranger)
+    assert refusal.status == 403
+    assert f"system:serviceaccount:{namespace}:stranger may not get /metrics".encode() in (
+        refusal.body
     )
-    server.add_json_route("/debug/pool", lambda _path, _query: {"pool": "p"})
-    port = await server.start()
+    assert (await get(epp, "/debug/pool", reader)).status == 403
 
-    async def get(path, token=None):
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        reply = await local_http.request("127.0.0.1", port, "GET", path, headers=headers)
-        return reply.status
+    nobody = await get(epp, "/metrics")
+    assert (nobody.status, nobody.headers["www-authenticate"]) == (401, 'Bearer realm="epp"')
+    unknown = await get(epp, "/metrics", "not-a-token-of-this-cluster")
+    assert unknown.status == 401
+    assert 'error="invalid_token"' in unknown.headers["www-authenticate"]
 
-    try:
-        yield get
-    finally:
-        await server.stop()
-        await client.close()
+    assert (await get(epp, "/healthz")).status == 200
+    assert (await get(epp, "/readyz")).status == 200
 
-
-async def settled(get, path, token, want, clock):
-    """The status once the API server's own view of RBAC, which lags a little, gives the wanted."""
-    deadline = time.monotonic() + 10
-    while (status := await get(path, token)) != want and time.monotonic() < deadline:
-        clock.advance(REFUSED_SECONDS)
-    return status
+    person = await debugger(control_plane, admin, account, namespace)
+    view = await get(epp, "/debug/pool", person)
+    assert view.status == 200
+    assert b'"pod":"a"' in view.body
+    assert not any(token in epp.log_text() for token in (reader, stranger, person))
 
 
-async def test_readers_are_who_the_cluster_says_they_are(control_plane, token_of):
-    ours = await token_of("epp", "auth_role")
-    reader = await token_of("reader", "metrics_reader_role")
-    stranger, clock = await token_of("stranger"), FakeClock()
+async def debugger(control_plane, admin, account, namespace):
+    """Token of somebody who may see decisions, as the shipped ClusterRole's comment says."""
+    name = f"{namespace}-debugger"
+    await admin.apply([identity("v1", "ServiceAccount", "debugger")], namespace=namespace)
+    rules = [{"nonResourceURLs": ["/metrics", "/debug/*"], "verbs": ["get"]}]
+    await admin.grant(name, service_account_subject("debugger", namespace), rules)
+    token = await account.token_of("debugger")
+    async with control_plane.admin(token) as connected:
 
-    async with metrics_port(control_plane, ours, clock) as get:
-        assert await settled(get, "/metrics", reader, 200, clock) == 200
-        assert await get("/debug/pool", reader) == 403
-        assert await get("/metrics", stranger) == 403
-        assert await get("/metrics", UNKNOWN) == 401
-        assert await get("/metrics") == 401
-        assert await get("/healthz") == 200
-        assert await get("/metrics", control_plane.token()) == 200
+        async def may():
+            review = await connected.create(
+                {
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SelfSubjectAccessReview",
+                    "metadata": {},
+                    "spec": {"nonResourceAttributes": {"path": "/debug/pool", "verb": "get"}},
+                }
+            )
+            return review["status"]["allowed"]
 
-
-async def test_a_permission_that_is_given_counts_soon(control_plane, admin, namespace, token_of):
-    ours, late, clock = await token_of("epp", "auth_role"), await token_of("late"), FakeClock()
-
-    async with metrics_port(control_plane, ours, clock) as get:
-        before = await settled(get, "/metrics", late, 403, clock)
-        subject = service_account_subject("late", namespace=namespace)
-        await admin.grant(f"{namespace}-late", subject, shipped_rules("metrics_reader_role"))
-        after = await settled(get, "/metrics", late, 200, clock)
-
-    assert (before, after) == (403, 200)
+        await eventually(may, what="the grant to be seen")
+    return token
 
 
-@pytest.mark.parametrize("missing", ["tokenreviews", "subjectaccessreviews"])
-async def test_without_the_right_to_ask_nobody_gets_a_page(
-    control_plane, admin, namespace, token_of, missing
+async def test_while_the_api_server_is_away_only_known_answers_hold(
+    epp, account, namespace, stranger, faults
 ):
-    rules = [rule for rule in shipped_rules("auth_role") if missing not in rule["resources"]]
-    ours, reader = await token_of("epp"), await token_of("reader", "metrics_reader_role")
-    subject = service_account_subject("epp", namespace=namespace)
-    await admin.grant(f"{namespace}-epp", subject, rules)
+    reader = await reader_of(account, namespace)
+    assert (await get(epp, "/metrics", reader)).status == 200
+    assert (await get(epp, "/metrics", stranger)).status == 403
+    asked = reviews(faults)
 
-    async with metrics_port(control_plane, ours, FakeClock()) as get:
-        assert await get("/metrics", reader) == 503
-        assert await get("/healthz") == 200
+    await faults.refuse_connections()
+    known = await get(epp, "/metrics", reader)
+    refused = await get(epp, "/metrics", stranger)
+    late = await account.token_of(f"{namespace}-epp-metrics-reader")
+    unknown = await get(epp, "/metrics", late)
+    again = await get(epp, "/metrics", late)
+
+    assert (known.status, refused.status) == (200, 403)
+    assert (unknown.status, again.status) == (503, 503)
+    assert b"cannot be asked" in unknown.body
+    assert reviews(faults) == asked == 4
+    assert epp.log_text().count("metrics readers cannot be checked") == 1
+    assert await epp.health() == "SERVING"
+
+    await faults.accept_connections()
+    assert (await get(epp, "/metrics", late)).status == 200
+    assert "metrics readers can be checked again" in epp.log_text()
+
+
+def reviews(faults):
+    return len(faults.seen(lambda seen: seen.resource.endswith("reviews")))

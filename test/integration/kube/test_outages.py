@@ -5,9 +5,12 @@ that none fails, that what happened meanwhile is known afterwards, and that a po
 no more of them.
 """
 
+import os
+import signal
 import time
 
 import pytest
+import yaml
 
 from epp.standalone import local_http
 from epp.testing.kube_manifests import model, pod, pool
@@ -28,8 +31,12 @@ def target(ip):
 def serve(tmp_path, control_plane, account, faults, people):
     """``epp serve`` behind the proxy with faults."""
 
-    def made(*arguments, token=None, **more):
-        kubeconfig = control_plane.kubeconfig(token or account.token, server=faults.url)
+    def made(*arguments, token_file=None, **more):
+        kubeconfig = control_plane.kubeconfig(account.token, server=faults.url)
+        if token_file is not None:
+            written = yaml.safe_load(kubeconfig.read_text())
+            written["users"][0]["user"] = {"tokenFile": str(token_file)}
+            kubeconfig.write_text(yaml.safe_dump(written))
         return Serve(
             tmp_path,
             *("--pool-name", "pool", "--pool-namespace", people.name),
@@ -140,12 +147,32 @@ async def test_no_request_fails_on_a_bad_day(serve, people, faults):
     assert "Traceback" not in epp.log_text()
 
 
-async def test_a_rotated_token_is_followed(serve, people, account, faults, control_plane, tmp_path):
-    token = tmp_path / "token"
-    token.write_text(account.token)
+async def test_a_rotated_token_is_followed(serve, people, account, faults, token_file):
     await people.put(pool(ports=(PORT,)), pod("a", "127.0.82.1"))
-    async with serve() as epp:
-        await sees(epp, "a")
+    async with serve(token_file=token_file) as epp, PickStream(epp.grpc_port) as picks:
+        await picks.reaches({target("127.0.82.1")})
+        fresh = await account.token_of(account.name)
+
+        faults.expire_token(account.token)
+        faults.cut_watches()
+        await eventually(lambda: "Unauthorized" in epp.log_text(), what="a refused token")
+        token_file.write_text(fresh)
+        await people.put(pod("b", "127.0.82.2"))
+
+        await sees(epp, "a", "b")
+        await picks.reaches({target("127.0.82.1"), target("127.0.82.2")})
+    opened = [seen for seen in faults.seen(is_watch) if seen.status == 200]
+    assert opened[-1].token == fresh != account.token
+    assert picks.failures == []
+    assert fresh not in epp.log_text()
+
+
+@pytest.fixture
+def token_file(tmp_path, account):
+    """The account's token in a file, as a kubelet mounts it."""
+    path = tmp_path / "token"
+    path.write_text(account.token)
+    return path
 
 
 async def test_the_pool_decides_whether_it_serves(serve, people):
@@ -164,3 +191,62 @@ async def test_the_pool_decides_whether_it_serves(serve, people):
 
 async def healthy(epp, status):
     return await epp.health() == status
+
+
+async def test_a_start_without_an_api_server_waits_alive_and_unready(serve, people, faults):
+    await people.put(pool(ports=(PORT,)), pod("a", "127.0.85.1"))
+    await faults.refuse_connections()
+    async with serve(wait_serving=False) as epp:
+        await eventually(lambda: "list and watch failed" in told(epp), what="a first try")
+        assert await epp.health() == "NOT_SERVING"
+        assert await epp.health("liveness") == "SERVING"
+
+        await faults.accept_connections()
+        await eventually(lambda: healthy(epp, "SERVING"), seconds=20, what="the first lists")
+        await sees(epp, "a")
+
+
+def told(epp):
+    """The log, with both ways to say that the API server could not be asked."""
+    return epp.log_text().replace("kind cannot be found", "list and watch failed")
+
+
+@pytest.mark.parametrize("when", ["serving", "starting"])
+async def test_an_api_server_that_hangs_does_not_keep_it_from_stopping(serve, people, faults, when):
+    await people.put(pool(ports=(PORT,)), pod("a", "127.0.85.1"))
+    if when == "starting":
+        faults.hang()
+    election = ("--ha-enable-leader-election", "--leader-elect-renew-deadline=2s")
+    election += ("--leader-elect-lease-duration=3s", "--leader-elect-retry-period=1s")
+    async with serve(*election, wait_serving=when == "serving") as epp:
+        faults.hang()
+        epp.signal(signal.SIGTERM)
+        assert await epp.exit_status(seconds=6) == 0
+    assert "Traceback" not in epp.log_text()
+    assert "did not stop in time" not in epp.log_text()
+
+
+async def test_pods_are_served_by_their_labels_without_a_pool(
+    tmp_path, control_plane, account, people, faults
+):
+    await people.put(
+        pod("a", "127.0.87.1"),
+        pod("b", "127.0.87.2", labels={"app": "y", "tier": "gold"}),
+        pod("c", "127.0.87.3", labels={"app": "z"}),
+    )
+    kubeconfig = control_plane.kubeconfig(account.token, server=faults.url)
+    selector = "app in (x,y),tier notin (tin)"
+    async with Serve(
+        tmp_path,
+        *("--endpoint-selector", selector, "--endpoint-target-ports", f"{PORT},9000"),
+        *("--kubeconfig", str(kubeconfig), "--pool-namespace", people.name),
+        *("--secure-serving=false", "--metrics-endpoint-auth=false", "--drain-timeout=0"),
+        env={**os.environ, "POD_NAME": "picker-6b7f9c5d4-x2x9z"},
+    ) as epp:
+        await sees(epp, "a", "b")
+        await people.put(pod("b", labels={"app": "y", "tier": "tin"}), pod("d", "127.0.87.4"))
+        await sees(epp, "a", "d")
+        view = await local_http.get_json("127.0.0.1", epp.metrics_port, "/debug/pool")
+
+    assert (view["pool"]["name"], view["pool"]["target_ports"]) == ("picker", [PORT, 9000])
+    assert {seen.resource for seen in faults.requests if seen.resource} == {"pods"}

@@ -245,3 +245,12 @@ def test_no_bytes_make_anything_but_messages_or_a_status(reads: list[bytes]) -> 
     except GrpcError as exc:
         assert exc.code is not StatusCode.OK
     assert deframer.buffered_bytes <= sum(map(len, reads))
+
+
+def test_an_error_has_the_messages_before_the_one_at_fault() -> None:
+    deframer = Deframer(10)
+
+    with pytest.raises(GrpcError) as caught:
+        deframer.feed(frame(b"a") + frame(b"b") + frame(b"x" * 11))
+
+    assert caught.value.before == [b"a", b"b"]
