@@ -75,6 +75,7 @@ def test_the_lean_path_buffers_the_request_and_keeps_the_reply_to_itself() -> No
         "response_trailer_mode": "SEND",
     }
     assert list(filters) == [
+        "health_check",
         "header_mutation",
         "ext_proc",
         "sse_to_metadata",
@@ -94,7 +95,7 @@ def test_the_gateway_path_streams_both_bodies_as_the_reference_wants_it() -> Non
         "response_body_mode": "FULL_DUPLEX_STREAMED",
         "response_trailer_mode": "SEND",
     }
-    assert list(filters) == ["header_mutation", "ext_proc", "router"]
+    assert list(filters) == ["health_check", "header_mutation", "ext_proc", "router"]
 
 
 @pytest.mark.parametrize("path", ["lean", "gateway"])
