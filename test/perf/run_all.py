@@ -7,6 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 BENCHES = (
     "bench_decide.py",
+    "bench_exchange.py",
     "bench_scrape.py",
     "bench_request.py",
     "bench_memory.py",

@@ -20,6 +20,7 @@ class Endpoint:
         address: IP address of the pod, without brackets.
         port: Port that serves requests and ``/metrics``.
         labels: The pod's labels.
+        name: ``pod-rank-i``, the name of the per-endpoint metric labels; derived.
         key: ``namespace/pod-rank-i``; derived.
         target: ``ip:port`` as the gateway wants it, IPv6 in brackets; derived.
     """
@@ -30,18 +31,15 @@ class Endpoint:
     address: str
     port: int
     labels: Mapping[str, str] = field(default_factory=dict)
+    name: str = field(init=False)
     key: EndpointKey = field(init=False)
     target: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive key and target once; both are read on every request."""
+        """Derive names and target once; they are read on every request."""
+        object.__setattr__(self, "name", f"{self.pod_name}-rank-{self.rank}")
         object.__setattr__(self, "key", EndpointKey(f"{self.namespace}/{self.name}"))
         object.__setattr__(self, "target", join_host_port(self.address, self.port))
-
-    @property
-    def name(self) -> str:
-        """``pod-rank-i``, the name of the per-endpoint metric labels."""
-        return f"{self.pod_name}-rank-{self.rank}"
 
 
 def join_host_port(host: str, port: int) -> str:

@@ -6,8 +6,8 @@ known rows, so that a new endpoint looks average, not idle. Built by ``EndpointR
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +21,7 @@ STALE_AFTER_SECONDS = 0.2
 """How late a scrape may be against its own schedule before its row is stale (design: 5)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointColumns:
+class EndpointColumns(msgspec.Struct, frozen=True, kw_only=True):
     """The columns of a table; shared by every table taken between two changes.
 
     Attributes:
@@ -64,7 +63,7 @@ class EndpointColumns:
     num_blocks: Ints
     index: Mapping[EndpointKey, int]
     row_of_target: Mapping[str, int]
-    adapter_rows: dict[tuple[str, bool], Mask] = field(default_factory=dict)
+    adapter_rows: dict[tuple[str, bool], Mask] = msgspec.field(default_factory=dict)
     """Memo of ``EndpointTable.has_adapter``; the only thing that grows in here."""
 
 

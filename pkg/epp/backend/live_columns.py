@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from epp.backend.endpoint import Endpoint, EndpointKey
@@ -33,8 +34,7 @@ class EndpointRow:
     in_flight: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ScrapeColumns:
+class _ScrapeColumns(Struct, frozen=True, kw_only=True):
     """Immutable copies of what scrapes write."""
 
     waiting: Floats

@@ -14,14 +14,15 @@ remembered whether or not a gateway reports: Envoy opens its log stream after th
 """
 
 import asyncio
+import math
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cachetools import TTLCache
 from google.protobuf.message import DecodeError
+from msgspec import Struct
+from msgspec.structs import replace
 
 from epp.backend.endpoint import join_host_port
 from epp.gen.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogCommon, HTTPAccessLogEntry
@@ -45,7 +46,7 @@ MAX_FINISHED_IDS = 20_000
 MAX_PER_ID = 256
 MAX_HEAVY_IDS = 64
 """Requests remembered whole: what a busy gateway has between the end of a request and its entry.
-Only when entries stay away are the others stripped of what they weigh, which costs 8 us each."""
+Only when entries stay away are the others stripped of what they weigh."""
 HEAVY_BODY_BYTES = 64 * 1024
 """A request with a larger body is always stripped."""
 MAX_UNMATCHED = 20_000
@@ -67,25 +68,36 @@ class ExpectedEntry:
     """A routed request whose log entry has not been used.
 
     Attributes:
-        routing: What was decided.
+        request_id: As the gateway logs it.
+        routing: What was decided; None once the request ended and nobody will be told of it.
         started_at: Wall-clock seconds of its headers.
+        finished_at: Monotonic seconds of its end; NaN until then.
         wanted: The entry's numbers are news; otherwise they passed through the stream.
         report: The entry, when it came before the end of the stream.
         settled: The entry came.
     """
 
-    __slots__ = ("report", "routing", "settled", "started_at", "wanted")
+    __slots__ = (
+        "finished_at",
+        "report",
+        "request_id",
+        "routing",
+        "settled",
+        "started_at",
+        "wanted",
+    )
 
     def __init__(self, routing: RoutingDecision, *, started_at: float, wanted: bool) -> None:
-        self.routing = routing
+        self.request_id = routing.request.request_id
+        self.routing: RoutingDecision | None = routing
         self.started_at = started_at
+        self.finished_at = math.nan
         self.wanted = wanted
         self.report: AccessReport | None = None
         self.settled = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     started_at: float
     report: AccessReport
     bypassed: bool
@@ -114,9 +126,7 @@ class AccessLog:
         self._wall_clock = wall_clock
         self._call_later = call_later or _loop_call_later
         self._open: dict[str, list[ExpectedEntry]] = {}
-        self._finished: TTLCache[str, list[ExpectedEntry]] = TTLCache(
-            MAX_FINISHED_IDS, TTL_SECONDS, timer=clock
-        )
+        self._finished: OrderedDict[str, list[ExpectedEntry]] = OrderedDict()
         self._unmatched: deque[tuple[float, _Entry]] = deque()
 
     def expect(self, routing: RoutingDecision, *, wanted: bool) -> ExpectedEntry:
@@ -128,22 +138,41 @@ class AccessLog:
         """
         age = self._clock() - routing.request.received_at
         expected = ExpectedEntry(routing, started_at=self._wall_clock() - age, wanted=wanted)
-        self._open.setdefault(routing.request.request_id, []).append(expected)
+        self._open.setdefault(expected.request_id, []).append(expected)
         return expected
 
     def finish(self, expected: ExpectedEntry) -> None:
         """Take note that a request ended, after its completion was told."""
-        request_id = expected.routing.request.request_id
-        _remove(self._open, request_id, expected)
+        _remove(self._open, expected.request_id, expected)
         if expected.report is not None:
             self._tell(expected.routing, expected.report)
         elif not expected.settled:
-            body_bytes = expected.routing.request.size_bytes
-            if body_bytes > HEAVY_BODY_BYTES or len(self._finished) >= MAX_HEAVY_IDS:
-                expected.routing = _lightened(expected.routing)
-            remembered = self._finished.pop(request_id, [])
-            remembered.append(expected)
-            self._finished[request_id] = remembered[-MAX_PER_ID:]
+            self._remember(expected)
+
+    def _remember(self, expected: ExpectedEntry) -> None:
+        """Keep a finished request until its entry comes, with as little of it as is needed."""
+        expected.finished_at = self._clock()
+        self._forget_before(expected.finished_at - TTL_SECONDS)
+        routing = expected.routing
+        if not expected.wanted:
+            expected.routing = None
+        elif routing is not None and (
+            routing.request.size_bytes > HEAVY_BODY_BYTES or len(self._finished) >= MAX_HEAVY_IDS
+        ):
+            expected.routing = _lightened(routing)
+        remembered = self._finished.pop(expected.request_id, [])
+        remembered.append(expected)
+        if len(remembered) > MAX_PER_ID:
+            del remembered[0]
+        self._finished[expected.request_id] = remembered
+        if len(self._finished) > MAX_FINISHED_IDS:
+            self._finished.popitem(last=False)
+
+    def _forget_before(self, instant: float) -> None:
+        """Forget ids whose last request ended before; they are in the order of that."""
+        finished = self._finished
+        while finished and next(iter(finished.values()))[-1].finished_at <= instant:
+            finished.popitem(last=False)
 
     def open_stream(self, sender: StreamSender) -> "_ReportStream":
         """Serve one StreamAccessLogs call."""
@@ -169,6 +198,7 @@ class AccessLog:
 
     def _settle(self, entry: _Entry) -> bool:
         """Give an entry to the request that it belongs to; False when there is none."""
+        self._forget_before(self._clock() - TTL_SECONDS)
         request_id = entry.report.request_id
         nearest = sorted(
             (abs(expected.started_at - entry.started_at), index, expected)
@@ -290,7 +320,7 @@ def _seconds(duration: Duration) -> float:
 
 
 def _remove(
-    lists: "dict[str, list[ExpectedEntry]] | TTLCache[str, list[ExpectedEntry]]",
+    lists: dict[str, list[ExpectedEntry]],
     request_id: str,
     expected: ExpectedEntry,
 ) -> bool:
@@ -305,16 +335,8 @@ def _remove(
 
 def _lightened(routing: RoutingDecision) -> RoutingDecision:
     """Keep names and counts, drop body and breakdown."""
-    decision = routing.decision
-    return replace(
-        routing,
-        request=replace(routing.request, payload={}, headers={}),
-        decision=replace(
-            decision,
-            request=replace(decision.request, payload={}, headers={}),
-            profiles=(),
-        ),
-    )
+    light = routing.without_content()
+    return replace(light, decision=replace(light.decision, profiles=()))
 
 
 def _loop_call_later(seconds: float, call: Callable[[], None]) -> object:

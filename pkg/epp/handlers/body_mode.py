@@ -1,6 +1,8 @@
 """How bodies travel between the gateway and us, as the gateway is configured."""
 
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 
 from epp.gen.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProtocolConfiguration
@@ -17,6 +19,20 @@ class BodyMode(Enum):
 
 
 _MODES = {mode.value: mode for mode in BodyMode}
+
+WHOLE_BODIES: Mapping[tuple[BodyMode, BodyMode], frozenset[str]] = MappingProxyType(
+    {
+        (request, response): frozenset(
+            field
+            for field, mode in (("request_body", request), ("response_body", response))
+            if mode is BodyMode.BUFFERED
+        )
+        for request in BodyMode
+        for response in BodyMode
+    }
+)
+"""Modes of request and response → fields of messages that hold a whole body, whatever they say of
+the end of the stream: that means that trailers follow."""
 
 
 def body_modes(config: ProtocolConfiguration) -> tuple[BodyMode, BodyMode]:

@@ -1,14 +1,14 @@
 """What an exchange tells its caller."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from epp.errors import EppError
 from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestComplete:
+class RequestComplete(Struct, frozen=True, kw_only=True):
     """The whole request is here: call ``route`` or ``refuse``.
 
     Attributes:
@@ -30,15 +30,13 @@ class RequestComplete:
     received_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRefused:
+class RequestRefused(Struct, frozen=True):
     """The request cannot be accepted: call ``refuse`` with the error."""
 
     error: EppError
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBroken:
+class StreamBroken(Struct, frozen=True):
     """The conversation cannot go on: end the stream with a status.
 
     Attributes:

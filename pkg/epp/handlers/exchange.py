@@ -15,18 +15,15 @@ the messages before it tell them apart; see ``FINISHED_WHEN_CLOSED``. An upstrea
 appears as Envoy's own 503 in a response headers message, and so do its refusals (413).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType
 from typing import ClassVar
 
 from epp.errors import EppError
-from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
-    ProcessingRequest,
-    ProcessingResponse,
-)
+from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from epp.handlers import messages
-from epp.handlers.body_mode import BodyMode, body_modes
+from epp.handlers.body_mode import WHOLE_BODIES, BodyMode, body_modes
 from epp.handlers.events import Answers, Event, RequestComplete, RequestRefused, StreamBroken
 from epp.handlers.request import (
     FOREIGN_HEADERS,
@@ -80,6 +77,14 @@ _RESPONSE_BEGINS = {
     Kind.RESPONSE_HEADERS: State.RESPONSE_BODY,
     Kind.RESPONSE_HEADERS_END: State.RESPONSE_DONE,
 }
+
+_KINDS = {
+    "request_headers": (Kind.REQUEST_HEADERS, Kind.REQUEST_HEADERS_END),
+    "request_body": (Kind.REQUEST_BODY, Kind.REQUEST_BODY_END),
+    "response_headers": (Kind.RESPONSE_HEADERS, Kind.RESPONSE_HEADERS_END),
+    "response_body": (Kind.RESPONSE_BODY, Kind.RESPONSE_BODY_END),
+}
+"""Field of a message → what it is while more may follow, and what it is as the last one."""
 
 TRANSITIONS: Mapping[State, Mapping[Kind, State]] = MappingProxyType(
     {
@@ -143,6 +148,7 @@ class Exchange:
         path: Path with query.
         received_at: When the request headers came, on the caller's clock.
         response: What is known of the response.
+        sees_response_body: Its bytes and usage pass here, not in the access log alone.
     """
 
     __slots__ = (
@@ -154,22 +160,23 @@ class Exchange:
         "_headers",
         "_max_body_bytes",
         "_new_id",
-        "_request_mode",
         "_response_mode",
         "_size",
         "_subset",
+        "_whole",
         "path",
         "received_at",
         "request_id",
         "response",
+        "sees_response_body",
         "state",
     )
 
     def __init__(self, *, max_body_bytes: int, new_id: Callable[[], str]) -> None:
         self._max_body_bytes = max_body_bytes
         self._new_id = new_id
-        self._request_mode = BodyMode.FULL_DUPLEX
         self._response_mode = BodyMode.FULL_DUPLEX
+        self._whole: frozenset[str] = frozenset()
         self._headers: Mapping[str, str] = {}
         self._generated_id = False
         self._has_body = True
@@ -183,6 +190,7 @@ class Exchange:
         self.path = ""
         self.received_at = 0.0
         self.response = ResponseMeter()
+        self.sees_response_body = True
 
     @property
     def refusable(self) -> bool:
@@ -204,11 +212,6 @@ class Exchange:
         """Bytes of the request's body that wait here."""
         return self._size if self._chunks else len(self._body)
 
-    @property
-    def sees_response_body(self) -> bool:
-        """Response bytes and usage pass here; otherwise only the access log knows them."""
-        return self._response_mode is not BodyMode.NONE
-
     def receive(self, message: ProcessingRequest, now: float) -> Event:
         """Take a message of the gateway.
 
@@ -218,7 +221,7 @@ class Exchange:
         """
         if self.state is State.START and message.HasField("protocol_config"):
             try:
-                self._request_mode, self._response_mode = body_modes(message.protocol_config)
+                self._use_modes(*body_modes(message.protocol_config))
             except ValueError as exc:
                 return self._break(str(exc), unsupported=True)
         kind = self._classify(message)
@@ -240,19 +243,18 @@ class Exchange:
         if self.state is not State.DECIDING:
             return ()
         kept = self._body if body is None else body
-        mutation = messages.routing_mutation(
+        buffered = self._has_body and "request_body" in self._whole
+        first = messages.routed(
             targets=targets,
             request_id=self.request_id if self._generated_id else None,
             content_length=self._length_to_set(kept, changed=body is not None),
             remove=[name for name in FOREIGN_HEADERS if name in self._headers],
+            answers_body=buffered,
+            body=body if buffered else None,
         )
-        if self._has_body and self._request_mode is BodyMode.BUFFERED:
-            answers = [messages.routed_body(mutation, targets, body)]
-        else:
-            answers = [messages.routed_headers(mutation, targets)]
-            answers.extend(self._duplex_body(kept))
+        answers = (first,) if buffered else (first, *self._duplex_body(kept))
         self._release(State.AWAIT_RESPONSE)
-        return tuple(answers)
+        return answers
 
     def refuse(self, error: EppError) -> Answers:
         """Answer the request in place of the model server; nothing once it was routed."""
@@ -265,40 +267,35 @@ class Exchange:
         """Ignore whatever still comes: the caller ended the stream."""
         self._release(State.BROKEN)
 
-    def _duplex_body(self, body: bytes) -> Iterator[ProcessingResponse]:
+    def _duplex_body(self, body: bytes) -> Answers:
+        answers: Answers = ()
         # Before trailers an empty body had no message, and Envoy fails on an answer to none.
         if self._has_body and (body or not self._has_trailers):
-            yield from messages.request_chunks(body, end_of_stream=not self._has_trailers)
-        if self._has_trailers:
-            yield messages.request_trailers()
+            answers = messages.request_chunks(body, end_of_stream=not self._has_trailers)
+        return (*answers, messages.REQUEST_TRAILERS) if self._has_trailers else answers
 
     def _length_to_set(self, body: bytes, *, changed: bool) -> int | None:
         """Full duplex makes Envoy drop the length; a body before trailers has none."""
         if not self._has_body or self._has_trailers:
             return None
-        if self._request_mode is BodyMode.FULL_DUPLEX:
-            return len(body) or None
-        return len(body) if changed else None
+        if "request_body" in self._whole:
+            return len(body) if changed else None
+        return len(body) or None
+
+    def _use_modes(self, request: BodyMode, response: BodyMode) -> None:
+        self._response_mode = response
+        self.sees_response_body = response is not BodyMode.NONE
+        self._whole = WHOLE_BODIES[request, response]
 
     def _classify(self, message: ProcessingRequest) -> Kind:
         name = message.WhichOneof("request")
-        if name == "response_body":
-            whole = self._response_mode is BodyMode.BUFFERED
-            last = whole or message.response_body.end_of_stream
-            return Kind.RESPONSE_BODY_END if last else Kind.RESPONSE_BODY
-        if name == "request_body":
-            whole = self._request_mode is BodyMode.BUFFERED
-            last = whole or message.request_body.end_of_stream
-            return Kind.REQUEST_BODY_END if last else Kind.REQUEST_BODY
-        if name == "request_headers":
-            last = message.request_headers.end_of_stream
-            return Kind.REQUEST_HEADERS_END if last else Kind.REQUEST_HEADERS
-        if name == "response_headers":
-            last = message.response_headers.end_of_stream
-            return Kind.RESPONSE_HEADERS_END if last else Kind.RESPONSE_HEADERS
+        if name in _KINDS:
+            more, last = _KINDS[name]
+            ends = name in self._whole or getattr(message, name).end_of_stream
+            return last if ends else more
         if name == "request_trailers":
-            duplex = self._request_mode is BodyMode.FULL_DUPLEX
-            return Kind.REQUEST_TRAILERS if duplex else Kind.LATE_REQUEST_TRAILERS
+            late = "request_body" in self._whole
+            return Kind.LATE_REQUEST_TRAILERS if late else Kind.REQUEST_TRAILERS
         return Kind.RESPONSE_TRAILERS if name == "response_trailers" else Kind.EMPTY
 
     def _on_request_headers(self, message: ProcessingRequest, now: float) -> Event:
@@ -315,8 +312,8 @@ class Exchange:
             return self._complete()
         if content_length(self._headers) > self._max_body_bytes * READ_ON_FACTOR:
             return RequestRefused(too_long(self._max_body_bytes))
-        if self._request_mode is BodyMode.BUFFERED:
-            return (messages.continue_headers(),)
+        if "request_body" in self._whole:
+            return (messages.CONTINUE_HEADERS,)
         return ()
 
     def _on_request_body(self, message: ProcessingRequest, _now: float) -> Event:
@@ -341,25 +338,26 @@ class Exchange:
         return self._complete()
 
     def _on_late_request_trailers(self, _message: ProcessingRequest, _now: float) -> Event:
-        return (messages.request_trailers(),)
+        return (messages.REQUEST_TRAILERS,)
 
     def _on_response_headers(self, message: ProcessingRequest, _now: float) -> Event:
         self._chunks.clear()
         headers = header_map(message.response_headers.headers, only=RESPONSE_HEADERS)
         self.response.start(headers, served_endpoint(message))
-        return (messages.response_headers(),)
+        return (messages.RESPONSE_HEADERS,)
 
     def _on_response_body(self, message: ProcessingRequest, now: float) -> Event:
-        body = message.response_body
-        if self._response_mode is BodyMode.NONE:
+        if not self.sees_response_body:
             return self._break("unexpected message: response body, although its mode is NONE")
-        self.response.feed(body.body, now)
-        if self._response_mode is BodyMode.BUFFERED:
-            return (messages.continue_response_body(),)
-        return tuple(messages.response_chunks(body.body, end_of_stream=body.end_of_stream))
+        part = message.response_body
+        body = part.body
+        self.response.feed(body, now)
+        if "response_body" in self._whole:
+            return (messages.CONTINUE_RESPONSE_BODY,)
+        return messages.response_chunks(body, end_of_stream=part.end_of_stream)
 
     def _on_response_trailers(self, _message: ProcessingRequest, _now: float) -> Event:
-        return (messages.response_trailers(),)
+        return (messages.RESPONSE_TRAILERS,)
 
     def _complete(self) -> RequestComplete | RequestRefused:
         if self._size > self._max_body_bytes:

@@ -1,5 +1,8 @@
 """Builds every message that we send to the gateway. No state, no decisions.
 
+Messages are filled in place: passing one to the constructor of another copies it, and takes twice
+the time. Answers that never differ are built once; nobody writes to an answer.
+
 Headers are always set with an explicit overwrite: a client that sends a routing header twice must
 not get its own value through beside ours. An answer names nothing that it does not change.
 
@@ -12,7 +15,7 @@ from types import MappingProxyType
 import orjson
 
 from epp.errors import EppError, ErrorCode
-from epp.gen.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from epp.gen.envoy.config.core.v3.base_pb2 import HeaderValueOption
 from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
     BodyResponse,
     CommonResponse,
@@ -21,6 +24,7 @@ from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
     TrailersResponse,
 )
+from epp.handlers.events import Answers
 from epp.handlers.parsers.openai import is_openai_path
 from epp.handlers.request import DESTINATION_HEADER, DESTINATION_NAMESPACE
 
@@ -56,95 +60,56 @@ _OPENAI_DEFAULT_TYPE = "InternalServerError"
 _OVERWRITE = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 
 
-def routing_mutation(
+def routed(
     *,
     targets: Sequence[str],
     request_id: str | None,
     content_length: int | None,
     remove: Sequence[str],
-) -> HeaderMutation:
-    """Build the header changes of a routed request.
+    answers_body: bool,
+    body: bytes | None = None,
+) -> ProcessingResponse:
+    """Answer request headers, or a buffered request body, with the pick.
 
     Args:
         targets: ``ip:port`` of every pick, best first; the rest serve the gateway's retries.
         request_id: To set when the client sent none.
         content_length: To set when the gateway cannot know it.
         remove: Headers that the client must not send.
+        answers_body: The body is answered, not the headers.
+        body: In place of the buffered one; None keeps that.
     """
-    mutation = HeaderMutation(remove_headers=remove)
-    _set(mutation, DESTINATION_HEADER, ",".join(targets))
+    answer = ProcessingResponse()
+    common = (answer.request_body if answers_body else answer.request_headers).response
+    common.clear_route_cache = True
+    mutation = common.header_mutation
+    destination = ",".join(targets)
+    _set(mutation, DESTINATION_HEADER, destination)
     if request_id is not None:
         _set(mutation, "x-request-id", request_id)
     if content_length is not None:
         _set(mutation, "content-length", str(content_length))
-    return mutation
-
-
-def continue_headers() -> ProcessingResponse:
-    """Answer request headers whose body decides later."""
-    return ProcessingResponse(request_headers=HeadersResponse(response=CommonResponse()))
-
-
-def routed_headers(mutation: HeaderMutation, targets: Sequence[str]) -> ProcessingResponse:
-    """Answer request headers with the pick."""
-    common = CommonResponse(header_mutation=mutation, clear_route_cache=True)
-    answer = ProcessingResponse(request_headers=HeadersResponse(response=common))
-    _add_metadata(answer, targets)
-    return answer
-
-
-def routed_body(
-    mutation: HeaderMutation, targets: Sequence[str], body: bytes | None
-) -> ProcessingResponse:
-    """Answer a buffered request body with the pick, and with a new body if there is one."""
-    common = CommonResponse(header_mutation=mutation, clear_route_cache=True)
+    if remove:
+        mutation.remove_headers.extend(remove)
     if body is not None:
         common.body_mutation.body = body
-    answer = ProcessingResponse(request_body=BodyResponse(response=common))
-    _add_metadata(answer, targets)
+    metadata = answer.dynamic_metadata.fields[DESTINATION_NAMESPACE].struct_value.fields
+    metadata[DESTINATION_HEADER].string_value = destination
     return answer
 
 
-def request_chunks(body: bytes, *, end_of_stream: bool) -> Iterator[ProcessingResponse]:
+def request_chunks(body: bytes, *, end_of_stream: bool) -> Answers:
     """Build the pieces of a request body; at least one, even of nothing."""
-    for piece, last in _pieces(body):
-        answer = ProcessingResponse()
-        streamed = answer.request_body.response.body_mutation.streamed_response
-        streamed.body = piece
-        streamed.end_of_stream = last and end_of_stream
-        yield answer
+    if len(body) <= MAX_CHUNK_BYTES:
+        return (_request_chunk(body, last=end_of_stream),)
+    return tuple(_request_chunk(piece, last=end and end_of_stream) for piece, end in _pieces(body))
 
 
-def response_chunks(body: bytes, *, end_of_stream: bool) -> Iterator[ProcessingResponse]:
+def response_chunks(body: bytes, *, end_of_stream: bool) -> Answers:
     """Build the pieces of a response body; at least one, even of nothing."""
-    for piece, last in _pieces(body):
-        answer = ProcessingResponse()
-        streamed = answer.response_body.response.body_mutation.streamed_response
-        streamed.body = piece
-        streamed.end_of_stream = last and end_of_stream
-        yield answer
-
-
-def continue_response_body() -> ProcessingResponse:
-    """Answer a buffered response body: keep it."""
-    return ProcessingResponse(response_body=BodyResponse(response=CommonResponse()))
-
-
-def request_trailers() -> ProcessingResponse:
-    """Answer request trailers: keep them."""
-    return ProcessingResponse(request_trailers=TrailersResponse())
-
-
-def response_trailers() -> ProcessingResponse:
-    """Answer response trailers: keep them."""
-    return ProcessingResponse(response_trailers=TrailersResponse())
-
-
-def response_headers() -> ProcessingResponse:
-    """Answer response headers: mark them, and touch none."""
-    answer = ProcessingResponse()
-    _set(answer.response_headers.response.header_mutation, RESPONSE_MARK_HEADER, "true")
-    return answer
+    if len(body) <= MAX_CHUNK_BYTES:
+        return (_response_chunk(body, last=end_of_stream),)
+    return tuple(_response_chunk(piece, last=end and end_of_stream) for piece, end in _pieces(body))
 
 
 def immediate(error: EppError, path: str) -> ProcessingResponse:
@@ -179,21 +144,49 @@ def _openai_error(error: EppError, status: int) -> bytes:
 
 
 def _set(mutation: HeaderMutation, name: str, value: str) -> None:
-    mutation.set_headers.add(
-        header=HeaderValue(key=name, raw_value=value.encode("utf-8", "replace")),
-        append_action=_OVERWRITE,
-    )
+    option = mutation.set_headers.add()
+    option.append_action = _OVERWRITE
+    header = option.header
+    header.key = name
+    header.raw_value = value.encode("utf-8", "replace")
 
 
-def _add_metadata(answer: ProcessingResponse, targets: Sequence[str]) -> None:
-    fields = answer.dynamic_metadata.fields[DESTINATION_NAMESPACE].struct_value.fields
-    fields[DESTINATION_HEADER].string_value = ",".join(targets)
+def _request_chunk(piece: bytes, *, last: bool) -> ProcessingResponse:
+    answer = ProcessingResponse()
+    streamed = answer.request_body.response.body_mutation.streamed_response
+    streamed.body = piece
+    streamed.end_of_stream = last
+    return answer
+
+
+def _response_chunk(piece: bytes, *, last: bool) -> ProcessingResponse:
+    answer = ProcessingResponse()
+    streamed = answer.response_body.response.body_mutation.streamed_response
+    streamed.body = piece
+    streamed.end_of_stream = last
+    return answer
 
 
 def _pieces(body: bytes) -> Iterator[tuple[bytes, bool]]:
-    if len(body) <= MAX_CHUNK_BYTES:
-        yield body, True
-        return
+    """The body in pieces, and whether each is the last."""
     for start in range(0, len(body), MAX_CHUNK_BYTES):
         end = start + MAX_CHUNK_BYTES
         yield body[start:end], end >= len(body)
+
+
+def _marked_response() -> ProcessingResponse:
+    answer = ProcessingResponse()
+    _set(answer.response_headers.response.header_mutation, RESPONSE_MARK_HEADER, "true")
+    return answer
+
+
+CONTINUE_HEADERS = ProcessingResponse(request_headers=HeadersResponse(response=CommonResponse()))
+"""Answers request headers whose body decides later."""
+RESPONSE_HEADERS = _marked_response()
+"""Answers response headers: marks them, and touches none."""
+CONTINUE_RESPONSE_BODY = ProcessingResponse(response_body=BodyResponse(response=CommonResponse()))
+"""Answers a buffered response body: keep it."""
+REQUEST_TRAILERS = ProcessingResponse(request_trailers=TrailersResponse())
+"""Answers request trailers: keep them."""
+RESPONSE_TRAILERS = ProcessingResponse(response_trailers=TrailersResponse())
+"""Answers response trailers: keep them."""

@@ -43,16 +43,27 @@ def header_map(headers: HeaderMap, *, only: Container[str] | None = None) -> dic
         headers: As the gateway sent them.
         only: Names to keep; all without it.
     """
-    return {
-        name: header.raw_value.decode("utf-8", "replace") or header.value
-        for header in headers.headers
-        if (name := header.key.lower()) and (only is None or name in only)
-    }
+    found = {}
+    for header in headers.headers:
+        name = header.key.lower()
+        if not name or (only is not None and name not in only):
+            continue
+        raw = header.raw_value
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = raw.decode("utf-8", "replace")
+        found[name] = text or header.value
+    return found
 
 
 def request_path(headers: Mapping[str, str]) -> str:
     """Return the path that chooses the parser, query string included."""
-    return next((path for name in _PATH_HEADERS if (path := headers.get(name))), _DEFAULT_PATH)
+    for name in _PATH_HEADERS:
+        path = headers.get(name)
+        if path:
+            return path
+    return _DEFAULT_PATH
 
 
 def content_length(headers: Mapping[str, str]) -> int:

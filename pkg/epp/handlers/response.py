@@ -232,11 +232,17 @@ def _counts(usage: Any) -> TokenUsage | None:
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> int:
-    return next((count for name in names if (count := _count(usage.get(name)))), 0)
+    for name in names:
+        count = _count(usage.get(name))
+        if count:
+            return count
+    return 0
 
 
 def _count(value: Any) -> int | None:
     """Return a number of tokens; None for what is none. Some servers write numbers as text."""
+    if value is None:
+        return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 16:
         value = int(value)
     if isinstance(value, float) and value.is_integer():

@@ -9,8 +9,7 @@ Whatever happens, the director hears of the end of each request that it routed e
 import time
 import uuid
 from collections.abc import Callable
-from functools import partial
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -39,6 +38,8 @@ ACCESS_LOG_METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLo
 
 DEFAULT_MAX_REQUEST_BODY = 16 << 20
 """Bytes of a request body: four 1M-token prompts."""
+
+P = ParamSpec("P")
 
 _BODYLESS = ParsedRequest(opaque=True)
 _UNCLEAN = frozenset({CloseReason.ERROR, CloseReason.SHUTDOWN})
@@ -167,13 +168,15 @@ class ExtProcStream:
 
     def on_half_close(self) -> None:
         """Take note that the gateway is done with this request."""
-        self._complete(self._cause_of_close())
+        if not self._completed:
+            self._complete(self._cause_of_close())
         self._sender.finish()
 
     def on_closed(self, reason: CloseReason) -> None:
         """Take note of the end, and write the request's one line."""
-        unclean = reason in _UNCLEAN
-        self._complete(CompletionCause.ERROR if unclean else self._cause_of_close())
+        if not self._completed:
+            unclean = reason in _UNCLEAN
+            self._complete(CompletionCause.ERROR if unclean else self._cause_of_close())
         if log.enabled(Verbosity.VERBOSE):
             self._log_request(reason)
 
@@ -223,7 +226,7 @@ class ExtProcStream:
 
     def _note_processing(self) -> None:
         seconds = self._service.clock() - self._exchange.received_at
-        self._contained(partial(self._service.metrics.request_processing, seconds))
+        self._contained(self._service.metrics.request_processing, seconds)
 
     def _fail(self, exc: Exception) -> None:
         """Catch what nobody expected: this request suffers, no other does."""
@@ -271,15 +274,15 @@ class ExtProcStream:
             usage=response.take_usage(),
             served_by=response.served_by,
         )
-        self._contained(partial(service.director.handle_complete, self._routing, completion))
-        self._contained(partial(service.metrics.response_processing, self._response_seconds))
+        self._contained(service.director.handle_complete, self._routing, completion)
+        self._contained(service.metrics.response_processing, self._response_seconds)
         if self._expected is not None:
-            self._contained(partial(service.access_log.finish, self._expected))
+            self._contained(service.access_log.finish, self._expected)
 
-    def _contained(self, note: Callable[[], None]) -> None:
+    def _contained(self, note: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Take a note; a fault of whoever takes it must not end a response."""
         try:
-            note()
+            note(*args, **kwargs)
         except Exception as exc:
             log.error("taking a note failed", request_id=self._exchange.request_id, error=exc)
 

@@ -85,6 +85,10 @@ class CellStore(Generic[CellT]):
 
     def cell(self, *values: str) -> CellT:
         """The child with these label values; created at zero when new."""
+        return self.at(values)
+
+    def at(self, values: tuple[str, ...]) -> CellT:
+        """The same for values that the caller keeps in a tuple."""
         cell = self._cells.get(values)
         if cell is None:
             cell = self._add(values)

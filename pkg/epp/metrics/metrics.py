@@ -24,7 +24,6 @@ from epp.metrics.families import SELECTABLE_NAME_SETS, NameSet
 from epp.metrics.label_cap import DEFAULT_MAX_LABEL_VALUES, LabelCap
 from epp.metrics.request_families import REQUEST_PROCESSING, RESPONSE_PROCESSING
 from epp.metrics.request_metrics import RequestMetrics
-from epp.metrics.usage import TokenUsage
 from epp.version import __version__
 
 SOURCE_TYPE = "metrics-data-source"
@@ -47,31 +46,33 @@ class TypedNameLike(Protocol):
 
 
 class PluginTimer:
-    """Times one plugin call; counts an exception that passes through, does not swallow it."""
+    """Times the calls of one plugin at one point, nested ones too.
 
-    __slots__ = ("_clock", "_durations", "_errors", "_labels", "_started")
+    Counts an exception that passes through, does not swallow it.
+    """
+
+    __slots__ = ("_clock", "_duration", "_errors", "_labels", "_started")
 
     def __init__(
         self,
         labels: tuple[str, str, str],
-        durations: CellStore[HistogramCell],
+        duration: HistogramCell,
         errors: CellStore[NumberCell],
         clock: Callable[[], float],
     ) -> None:
         self._labels = labels
-        self._durations = durations
+        self._duration = duration
         self._errors = errors
         self._clock = clock
-        self._started = 0.0
+        self._started: list[float] = []
 
     def __enter__(self) -> None:
-        self._started = self._clock()
+        self._started.append(self._clock())
 
-    def __exit__(self, *exc_info: object) -> None:
-        seconds = self._clock() - self._started
-        self._durations.cell(*self._labels).observe(seconds)
-        if exc_info[0] is not None:
-            self._errors.cell(*self._labels).value += 1.0
+    def __exit__(self, kind: object, error: object, trace: object, /) -> None:
+        self._duration.observe(self._clock() - self._started.pop())
+        if kind is not None:
+            self._errors.at(self._labels).value += 1.0
 
 
 class Metrics:
@@ -84,6 +85,14 @@ class Metrics:
         commit: Source revision, a label of the info metric.
         clock: Monotonic seconds, for plugin timers.
         process_metrics: Expose CPU, memory, file descriptors, garbage collections.
+
+    Attributes:
+        registry: As given.
+        name_sets: As given.
+        request_routed: ``RequestMetrics.routed``, likewise the next three.
+        request_finished: ``RequestMetrics.finished``.
+        request_usage: ``RequestMetrics.usage_known``.
+        request_failed: ``RequestMetrics.failed``.
     """
 
     def __init__(
@@ -101,6 +110,10 @@ class Metrics:
         self._clock = clock
         self._cap = LabelCap(max_label_values)
         self._requests = RequestMetrics(self._cap)
+        self.request_routed = self._requests.routed
+        self.request_finished = self._requests.finished
+        self.request_usage = self._requests.usage_known
+        self.request_failed = self._requests.failed
         self._create_stores()
         self._register(process_metrics=process_metrics)
         self._start_at_zero(commit)
@@ -114,6 +127,7 @@ class Metrics:
         )
         self._plugin_duration = histogram_store(families.PLUGIN_DURATION)
         self._plugin_errors = number_store(families.PLUGIN_ERRORS)
+        self._timers: dict[tuple[str, str, str], PluginTimer] = {}
         self._info = number_store(families.INFO)
         self._without_epp = number_store(families.SERVED_WITHOUT_EPP)
         self._not_honoured = number_store(families.PICKS_NOT_HONOURED)
@@ -168,76 +182,6 @@ class Metrics:
         """
         self._cap.pin(names)
 
-    def request_routed(self, model: str, target_model: str, priority: int, size_bytes: int) -> None:
-        """Count a request that was given an endpoint; it is running from now on.
-
-        Not to be called for requests without a body. With an empty model name the request is
-        counted but not shown as running. Exactly one ``request_finished`` must follow.
-        """
-        self._requests.routed(model, target_model, priority, size_bytes)
-
-    def request_finished(
-        self,
-        model: str,
-        target_model: str,
-        priority: int,
-        *,
-        duration_seconds: float | None = None,
-        ttft_seconds: float | None = None,
-        response_bytes: int | None = None,
-        usage: TokenUsage | None = None,
-        streaming: bool = False,
-    ) -> None:
-        """End a request that ``request_routed`` began, and observe what is known of it.
-
-        Args:
-            model: As given to ``request_routed``; likewise the next two.
-            target_model: Name that the model server saw.
-            priority: Priority of the request.
-            duration_seconds: Headers to end of response; None when it was aborted.
-            ttft_seconds: Headers to first body bytes; None when not seen.
-            response_bytes: Length of the response body; None when not seen.
-            usage: Token counts; None when not seen. Zero counts are not observed.
-            streaming: The response was an event stream.
-        """
-        self._requests.finished(
-            model,
-            target_model,
-            priority,
-            duration_seconds=duration_seconds,
-            ttft_seconds=ttft_seconds,
-            response_bytes=response_bytes,
-            usage=usage,
-            streaming=streaming,
-        )
-
-    def request_usage(
-        self,
-        model: str,
-        target_model: str,
-        priority: int,
-        *,
-        response_bytes: int | None,
-        usage: TokenUsage | None,
-        duration_seconds: float | None = None,
-    ) -> None:
-        """Observe what the gateway's access log adds after ``request_finished``.
-
-        The duration serves the time per output token only; it was observed already.
-        """
-        self._requests.usage_known(
-            model,
-            target_model,
-            priority,
-            response_bytes=response_bytes,
-            usage=usage,
-            duration_seconds=duration_seconds,
-        )
-
-    def request_failed(self, model: str, target_model: str, priority: int, error_code: str) -> None:
-        """Count a failed request, at most once each. Unknown names are empty strings."""
-        self._requests.failed(model, target_model, priority, error_code)
-
     def request_processing(self, seconds: float) -> None:
         """Observe the time from request headers to our answer to the body."""
         self._request_processing_cell.observe(seconds)
@@ -274,7 +218,7 @@ class Metrics:
             labels = ("success", model, endpoint_name, namespace, str(port))
         else:
             labels = ("failure", model, "", "", "")
-        self._scheduler_attempts.cell(*labels).value += 1.0
+        self._scheduler_attempts.at(labels).value += 1.0
 
     def endpoint_removed(self, endpoint_name: str, namespace: str) -> None:
         """Forget the series of an endpoint that left the pool."""
@@ -284,7 +228,12 @@ class Metrics:
     def plugin_timer(self, extension_point: str, plugin: TypedNameLike) -> PluginTimer:
         """Return a context manager around one call of a plugin."""
         labels = (extension_point, plugin.type, plugin.name)
-        return PluginTimer(labels, self._plugin_duration, self._plugin_errors, self._clock)
+        timer = self._timers.get(labels)
+        if timer is None:
+            duration = self._plugin_duration.at(labels)
+            timer = PluginTimer(labels, duration, self._plugin_errors, self._clock)
+            self._timers[labels] = timer
+        return timer
 
     def plugin_error(self, extension_point: str, plugin_type: str, plugin_name: str) -> None:
         """Count a plugin failure that no timer saw, such as a score that is no number."""

@@ -32,9 +32,9 @@ class BoundRequest:
 
     def __init__(self, owner: "RequestMetrics", labels: tuple[str, str, str]) -> None:
         self.labels = labels
-        self.total = owner.total.cell(*labels)
-        self.size = owner.size.cell(*labels)
-        self.running = owner.running.cell(*labels)
+        self.total = owner.total.at(labels)
+        self.size = owner.size.at(labels)
+        self.running = owner.running.at(labels)
 
 
 class RequestMetrics:
@@ -73,7 +73,11 @@ class RequestMetrics:
         yield from (self.per_output_token, self.first_token, self.streaming_per_token)
 
     def routed(self, model: str, target_model: str, priority: int, size_bytes: int) -> None:
-        """A request was given an endpoint."""
+        """Count a request that was given an endpoint; it is running from now on.
+
+        Not to be called for requests without a body. With an empty model name the request is
+        counted but not shown as running. Exactly one ``finished`` must follow.
+        """
         bound = self._bind(model, target_model, priority)
         bound.total.value += 1.0
         bound.size.observe(size_bytes)
@@ -89,19 +93,30 @@ class RequestMetrics:
         target_model: str,
         priority: int,
         *,
-        duration_seconds: float | None,
-        ttft_seconds: float | None,
-        response_bytes: int | None,
-        usage: TokenUsage | None,
-        streaming: bool,
+        duration_seconds: float | None = None,
+        ttft_seconds: float | None = None,
+        response_bytes: int | None = None,
+        usage: TokenUsage | None = None,
+        streaming: bool = False,
     ) -> None:
-        """A routed request ended; observe what is known of it."""
+        """End a request that ``routed`` began, and observe what is known of it.
+
+        Args:
+            model: As given to ``routed``; likewise the next two.
+            target_model: Name that the model server saw.
+            priority: Priority of the request.
+            duration_seconds: Headers to end of response; None when it was aborted.
+            ttft_seconds: Headers to first body bytes; None when not seen.
+            response_bytes: Length of the response body; None when not seen.
+            usage: Token counts; None when not seen. Zero counts are not observed.
+            streaming: The response was an event stream.
+        """
         bound = self._release(model, target_model, priority)
         if model:
             bound.running.value -= 1.0
         duration = self._checked_duration(model, target_model, duration_seconds)
         if duration is not None:
-            self.duration.cell(*bound.labels).observe(duration)
+            self.duration.at(bound.labels).observe(duration)
         self._observe_response(bound, response_bytes, usage, duration)
         if ttft_seconds is not None:
             flag = "true" if streaming else "false"
@@ -117,17 +132,20 @@ class RequestMetrics:
         *,
         response_bytes: int | None,
         usage: TokenUsage | None,
-        duration_seconds: float | None,
+        duration_seconds: float | None = None,
     ) -> None:
-        """What the gateway's access log adds after the end of a request."""
+        """Observe what the gateway's access log adds after ``finished``.
+
+        The duration serves the time per output token only; it was observed already.
+        """
         bound = self._bind(model, target_model, priority)
         self._observe_response(bound, response_bytes, usage, duration_seconds)
 
     def failed(self, model: str, target_model: str, priority: int, error_code: str) -> None:
-        """A request failed."""
+        """Count a failed request, at most once each. Unknown names are empty strings."""
         admit = self._cap.admit
         labels = (admit(model), admit(target_model), str(priority), error_code)
-        self.errors.cell(*labels).value += 1.0
+        self.errors.at(labels).value += 1.0
 
     def _observe_response(
         self,
@@ -138,22 +156,22 @@ class RequestMetrics:
     ) -> None:
         labels = bound.labels
         if response_bytes is not None:
-            self.response_size.cell(*labels).observe(response_bytes)
+            self.response_size.at(labels).observe(response_bytes)
         if usage is None:
             return
         if usage.prompt_tokens > 0:
-            self.input_tokens.cell(*labels).observe(usage.prompt_tokens)
+            self.input_tokens.at(labels).observe(usage.prompt_tokens)
         if usage.cached_tokens is not None:
-            self.cached_tokens.cell(*labels).observe(usage.cached_tokens)
+            self.cached_tokens.at(labels).observe(usage.cached_tokens)
         if usage.completion_tokens > 0:
-            self.output_tokens.cell(*labels).observe(usage.completion_tokens)
+            self.output_tokens.at(labels).observe(usage.completion_tokens)
             if duration is not None and duration > 0:
                 per_token = duration / usage.completion_tokens
-                self.per_output_token.cell(*labels).observe(per_token)
+                self.per_output_token.at(labels).observe(per_token)
 
     def _observe_streaming(self, bound: BoundRequest, tokens: int, rest_seconds: float) -> None:
         if tokens > 1 and rest_seconds > 0:
-            self.streaming_per_token.cell(*bound.labels).observe(rest_seconds / (tokens - 1))
+            self.streaming_per_token.at(bound.labels).observe(rest_seconds / (tokens - 1))
 
     def _checked_duration(self, model: str, target_model: str, value: float | None) -> float | None:
         """A duration is observed only when it is positive.

@@ -1,10 +1,9 @@
 """TokenUsage: what a model server says a response cost."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenUsage:
+class TokenUsage(Struct, frozen=True, kw_only=True):
     """Token counts of one response; zero means that the server did not say.
 
     Attributes:

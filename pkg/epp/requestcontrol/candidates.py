@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+import numpy as np
 from cachetools import LRUCache
 
 from epp.backend.endpoint_table import EndpointTable, Mask
@@ -30,6 +31,7 @@ class Candidates:
     def __init__(self, *, honour_subset: bool = True) -> None:
         self._honour_subset = honour_subset
         self._masks: LRUCache[tuple[int, tuple[str, ...]], Mask] = LRUCache(MAX_SUBSETS)
+        self._everybody = _all_of(0)
 
     def of(self, table: EndpointTable, subset: tuple[str, ...] | None) -> Mask:
         """Mask of the candidates; never empty. Do not write to it.
@@ -37,10 +39,13 @@ class Candidates:
         Raises:
             UnavailableError: No endpoint at all, or none within the hint.
         """
-        if not len(table):
+        endpoints = len(table)
+        if not endpoints:
             raise UnavailableError("no endpoint is ready", dropped_reason=NO_ENDPOINTS)
         if subset is None or not self._honour_subset:
-            return table.all_rows()
+            if self._everybody.size != endpoints:
+                self._everybody = _all_of(endpoints)
+            return self._everybody
         key = (table.columns.generation, subset)
         mask = self._masks.get(key)
         if mask is None:
@@ -85,6 +90,12 @@ def split_host_port(entry: str) -> tuple[str, int | None]:
         host, _, port = text.partition(":")
         return host, _port(port)
     return _canonical(text), None
+
+
+def _all_of(rows: int) -> Mask:
+    mask = np.ones(rows, dtype=np.bool_)
+    mask.setflags(write=False)
+    return mask
 
 
 def _canonical(host: str) -> str:

@@ -195,7 +195,7 @@ class Director:
             request=incoming,
             target_model=resolved.target_model,
             endpoint=endpoints[0],
-            targets=tuple(endpoint.target for endpoint in endpoints),
+            targets=tuple([endpoint.target for endpoint in endpoints]),
             decision=decision,
         )
 
@@ -223,8 +223,9 @@ class Director:
             self._faults.say("scheduling failed, picking at random", error=exc)
             self._book.note_plugin_error("Scheduler", FALLBACK_PROFILE, type(exc).__name__)
             decision = self._fallback(request, table, candidates)
-        for failure in (f for run in decision.profiles for f in run.failures):
-            self._book.note_failure(failure)
+        for run in decision.profiles:
+            for failure in run.failures:
+                self._book.note_failure(failure)
         picks = decision.result.picks
         endpoint = table.endpoints[picks[0]] if picks else None
         self._book.note_scheduled(self._clock() - began, request.target_model, endpoint)

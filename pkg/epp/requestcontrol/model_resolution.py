@@ -26,11 +26,12 @@ an InferenceModel with nothing above zero has no valid target, a rule without ta
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
 from types import MappingProxyType
 from typing import Protocol
+
+from msgspec import Struct
 
 from epp.datastore.rewrite_store import RankedRule
 from epp.errors import BadRequestError, ModelNotFoundError
@@ -76,8 +77,7 @@ class ModelView(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedModel:
+class ResolvedModel(Struct, frozen=True, kw_only=True):
     """What a model name means.
 
     Attributes:

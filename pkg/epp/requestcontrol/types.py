@@ -1,10 +1,15 @@
-"""What request control is asked, what it answers, and what it is told at the end."""
+"""What request control is asked, what it answers, and what it is told at the end.
+
+These values are made for every request: msgspec's structs cost a tenth of a frozen dataclass.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from epp.backend.endpoint import Endpoint
 from epp.metrics.usage import TokenUsage
@@ -13,8 +18,7 @@ from epp.scheduling.types import Decision
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncomingRequest:
+class IncomingRequest(Struct, frozen=True, kw_only=True):
     """A complete client request, free of Envoy's types.
 
     Attributes:
@@ -32,18 +36,17 @@ class IncomingRequest:
 
     request_id: str
     path: str
-    headers: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    headers: Mapping[str, str] = _EMPTY
     has_body: bool = True
     model: str = ""
     stream: bool = False
     size_bytes: int = 0
-    payload: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    payload: Mapping[str, Any] = _EMPTY
     subset: tuple[str, ...] | None = None
     received_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingDecision:
+class RoutingDecision(Struct, frozen=True, kw_only=True):
     """Where a request goes.
 
     Attributes:
@@ -60,6 +63,16 @@ class RoutingDecision:
     targets: tuple[str, ...]
     decision: Decision
 
+    def without_content(self) -> "RoutingDecision":
+        """The same without body and headers: who and where, not what."""
+        decision = self.decision
+        asked = replace(decision.request, headers=_EMPTY, payload=_EMPTY)
+        return replace(
+            self,
+            request=replace(self.request, headers=_EMPTY, payload=_EMPTY),
+            decision=replace(decision, request=asked),
+        )
+
 
 class CompletionCause(StrEnum):
     """How a routed request ended."""
@@ -69,8 +82,7 @@ class CompletionCause(StrEnum):
     ERROR = "error"  # our fault or the gateway's
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+class Completion(Struct, frozen=True, kw_only=True):
     """Told to the director exactly once per routed request.
 
     Attributes:
@@ -97,8 +109,7 @@ class Completion:
     served_by: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessReport:
+class AccessReport(Struct, frozen=True, kw_only=True):
     """What the gateway's access log adds after a response, lean path only.
 
     Attributes:

@@ -66,15 +66,17 @@ class SchedulerProfile:
         """Run on the candidates; ``picks`` is empty when the filters leave nobody."""
         first_step, first_failure = len(cycle.steps), len(cycle.failures)
         kept = _read_only(candidates.view())
+        left = np.count_nonzero(kept)
         for plugin in self.filters:
             kept = _filter(plugin, cycle, table, kept, observe)
-            if not kept.any():
+            left = np.count_nonzero(kept)
+            if not left:
                 break
         scorers: tuple[ScorerStep, ...] = ()
         totals = NO_TOTALS
         picks: tuple[int, ...] = ()
-        if kept.any():
-            scorers = tuple(_score(entry, cycle, table, kept, observe) for entry in self.scorers)
+        if left:
+            scorers = tuple([_score(entry, cycle, table, kept, observe) for entry in self.scorers])
             sums = _weighted_sum(scorers, len(table))
             picks = _pick(self.picker, cycle, table, kept, sums, observe)
             totals = np.where(kept, sums, np.nan) if scorers else NO_TOTALS
@@ -164,12 +166,13 @@ def _checked_scores(answer: Floats, rows: int) -> Floats:
 
 
 def _checked_picks(answer: Sequence[int], candidates: Mask) -> tuple[int, ...]:
-    picks = tuple(int(row) for row in answer)
+    picks = tuple([int(row) for row in answer])
     rows = candidates.size
-    if not picks or len(set(picks)) < len(picks):
+    if len(picks) != 1 and (not picks or len(set(picks)) < len(picks)):
         raise ValueError(f"picked {picks}")
-    if not all(0 <= row < rows and candidates[row] for row in picks):
-        raise ValueError(f"picked {picks}, not all of them candidates")
+    for row in picks:
+        if not 0 <= row < rows or not candidates[row]:
+            raise ValueError(f"picked {picks}, not all of them candidates")
     return picks
 
 

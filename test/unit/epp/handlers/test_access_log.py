@@ -298,6 +298,29 @@ def test_a_finished_request_is_forgotten_after_a_while(kit: Any) -> None:
     assert told(driver) == [(None, 7)]
 
 
+def test_an_id_is_remembered_from_its_last_request_on(kit: Any) -> None:
+    driver = kit.Driver()
+    begin(kit, driver, x_request_id="often").on_half_close()
+    begin(kit, driver, x_request_id="once").on_half_close()
+    driver.clock.advance(TTL_SECONDS - 1)
+    begin(kit, driver, x_request_id="often").on_half_close()
+    driver.clock.advance(2)
+
+    begin(kit, driver, x_request_id="new").on_half_close()
+
+    assert list(driver.access_log._finished) == ["often", "new"]
+
+
+def test_nothing_is_kept_of_what_passed_through_the_stream(kit: Any) -> None:
+    driver = kit.Driver()
+    handler = begin(kit, driver, GATEWAY)
+
+    handler.on_message(kit.response_body(end=True).SerializeToString())
+
+    ((expected,),) = driver.access_log._finished.values()
+    assert expected.routing is None
+
+
 def test_a_remembered_request_with_a_large_body_loses_it(kit: Any) -> None:
     driver = kit.Driver()
     data = b'{"model":"m","prompt":"%s"}' % (b"x" * HEAVY_BODY_BYTES)

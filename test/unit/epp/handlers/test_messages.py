@@ -122,10 +122,15 @@ def test_an_open_stream_is_not_ended_by_its_pieces() -> None:
 
 
 def test_headers_are_overwritten_never_appended() -> None:
-    mutation = messages.routing_mutation(
-        targets=("a:1", "b:2"), request_id="id", content_length=5, remove=["x-bad"]
+    answer = messages.routed(
+        targets=("a:1", "b:2"),
+        request_id="id",
+        content_length=5,
+        remove=["x-bad"],
+        answers_body=False,
     )
 
+    mutation = answer.request_headers.response.header_mutation
     assert {item.append_action for item in mutation.set_headers} == {2}
     assert [item.header.raw_value for item in mutation.set_headers] == [b"a:1,b:2", b"id", b"5"]
     assert list(mutation.remove_headers) == ["x-bad"]

@@ -1,9 +1,9 @@
 """What is counted of the end of a request, and of what the gateway's log adds."""
 
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from epp.errors import ErrorCode
 from epp.requestcontrol.types import Completion, CompletionCause

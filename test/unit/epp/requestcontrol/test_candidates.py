@@ -100,8 +100,19 @@ def test_a_hint_is_remembered_until_the_endpoints_change() -> None:
     assert after.tolist() == [True, False]
 
 
-def test_a_remembered_mask_cannot_be_written_to() -> None:
-    mask = Candidates().of(ONE_EACH, ("10.0.0.1",))
+def test_everybody_follows_the_number_of_endpoints() -> None:
+    candidates = Candidates()
+
+    counts = [candidates.of(pool, None).tolist() for pool in (ONE_EACH, RANKS, ONE_EACH)]
+
+    assert counts == [[True] * 2, [True] * 3, [True] * 2]
+
+
+@pytest.mark.parametrize(
+    "hint", [pytest.param(("10.0.0.1",), id="hint"), pytest.param(None, id="everybody")]
+)
+def test_a_remembered_mask_cannot_be_written_to(hint: tuple[str, ...] | None) -> None:
+    mask = Candidates().of(ONE_EACH, hint)
 
     with pytest.raises(ValueError, match="read-only"):
         mask[0] = False

@@ -1,10 +1,10 @@
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import orjson
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from epp.backend.endpoint_table import EndpointTable

@@ -2,10 +2,10 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from epp.backend.endpoint_table import EndpointTable
 from epp.scheduling.filters.decision_tree import NodeFilter

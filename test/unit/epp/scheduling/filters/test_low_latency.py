@@ -4,12 +4,12 @@ The published vectors run through the director, in ``requestcontrol/test_directo
 """
 
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from epp.backend.endpoint_table import EndpointTable, Mask
 from epp.errors import ConfigError
