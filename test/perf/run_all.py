@@ -11,7 +11,9 @@ BENCHES = (
     "bench_scrape.py",
     "bench_request.py",
     "bench_memory.py",
+    "bench_transport.py",
     "bench_informer.py",
+    "bench_churn.py",
 )
 
 

@@ -3,15 +3,17 @@
 Serves health on a second port, for Envoy's active checks. On SIGUSR1 it prints one JSON line with
 what happened on the transport since the last one, and what the limits would have seen.
 
-Usage: transport_echo.py TRANSPORT PATH PORT HEALTH_PORT [--tls CERTIFICATE KEY]
+Usage: transport_echo.py TRANSPORT PATH PORT HEALTH_PORT [--tls CERTIFICATE KEY] [--glitches N]
 """
 
 import argparse
 import asyncio
+import gc
 import json
 import signal
 import ssl
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -21,8 +23,9 @@ from grpc_health.v1._async import HealthServicer
 
 from epp.gen.envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from epp.handlers.server import PROCESS_METHOD
+from epp.logs import configure
 from epp.transport.grpcio_server import GrpcioServer
-from epp.transport.limits import DEFAULT_LIMITS, Meters
+from epp.transport.limits import DEFAULT_LIMITS, Meters, Rate
 from epp.transport.native_connection import NativeConnection
 from epp.transport.native_server import NativeServer
 from epp.transport.stream import CloseReason, Services, StreamSender
@@ -93,7 +96,10 @@ def make_server(chosen: argparse.Namespace) -> NativeServer | GrpcioServer:
         credentials = grpc.ssl_server_credentials([(pair[1], pair[0])]) if pair else None
         return GrpcioServer(services, **where, credentials=credentials)
     tls: ssl.SSLContext | None = TlsContext(certificate=pair[0], key=pair[1]) if pair else None
-    return NativeServer(services, **where, tls=tls)
+    limits = DEFAULT_LIMITS
+    if chosen.glitches is not None:
+        limits = replace(limits, glitches=Rate(burst=chosen.glitches, per_second=0))
+    return NativeServer(services, **where, tls=tls, limits=limits)
 
 
 def report(server: NativeServer | GrpcioServer) -> None:
@@ -132,6 +138,10 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("health_port", type=int)
     parser.add_argument("--tls", nargs=2)
+    parser.add_argument("--glitches", type=int, help="as many per connection, and no more")
+    gc.freeze()  # or a collection of everything that was imported holds the loop for 20 ms
+    gc.set_threshold(50_000, 20, 20)
+    configure()  # to standard error: our output is read by the one who started us
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(main(parser.parse_args(sys.argv[1:])))

@@ -13,11 +13,9 @@ that ends.
 import asyncio
 import base64
 import contextlib
-import ctypes
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from epp.testing.api_admin import ApiAdmin
 from epp.testing.api_connection import StatusError
+from epp.testing.bound_program import bound
 
 ADMIN = "admin"
 """The user that may do everything."""
@@ -46,7 +45,6 @@ _PORTS = range(20_000, 30_000)
 """Below the range that the kernel takes source ports from, so that a restart finds its port free."""
 
 _LOG_TAIL_BYTES = 4000
-_PR_SET_PDEATHSIG = 1
 
 
 class ControlPlaneError(Exception):
@@ -273,13 +271,12 @@ class LocalControlPlane:
     def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.directory / f"{program}.log").open("ab") as log:
             return subprocess.Popen(  # noqa: S603 (binaries of the assets directory)
-                [self._assets / program, *arguments],
+                bound([str(self._assets / program), *arguments]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
                 start_new_session=True,  # a terminal's Ctrl-C must not end it before its tests
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
 
     async def _api_server_ready(self) -> None:
@@ -345,8 +342,3 @@ def _write_secret(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as sink:
         sink.write(text)
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec: ask the kernel for SIGKILL when the starting thread is gone."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

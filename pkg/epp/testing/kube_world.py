@@ -39,7 +39,7 @@ HASTY = ReflectorSettings(
     short_watch_seconds=0.2,
     backoff=Backoff(first_seconds=0.05, max_seconds=0.25, jitter_ratio=0.5),
     missing_seconds=0.2,
-    refused_seconds=0.5,
+    refused_seconds=0.1,
 )
 """As in production, with a tenth of the patience."""
 

@@ -1,7 +1,7 @@
 """PickStream: a steady stream of requests over ext_proc, and which endpoint each one was sent to.
 
-Open loop: a request starts at its time, whatever became of those before it. No model server takes
-part: the picks are what counts. Every exchange is finished as a gateway would.
+Open loop up to a limit: a request starts at its time, whatever became of those before it. No model
+server takes part: the picks are what counts. Every exchange is finished as a gateway would.
 """
 
 import asyncio
@@ -19,6 +19,8 @@ from epp.testing.stack import eventually
 DESTINATION = "x-gateway-destination-endpoint"
 REQUEST = {":method": "POST", ":path": "/v1/completions", "content-type": "application/json"}
 CONNECTIONS = 4
+MAX_RUNNING = 200
+"""Limit of the open loop, for busy machines: more at once would measure the client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +122,10 @@ class PickStream:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             number += 1
-            due += self._pause
+            due = max(due + self._pause, loop.time())
             await asyncio.sleep(max(0.0, due - loop.time()))
+            while len(self._running) >= MAX_RUNNING:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
 
     async def _send(self, client: ExtProcClient) -> None:
         at = time.monotonic()

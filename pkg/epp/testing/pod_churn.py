@@ -8,14 +8,17 @@ are deleted. Each write is one event of a watch.
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from epp.kube.resource import PODS
 from epp.testing.api_admin import ApiAdmin
 from epp.testing.fake_kube import FakeKube
 from epp.testing.kube_manifests import PodState
+
+Write = Callable[[], Awaitable[None]]
 
 UNREADY_EACH = 3
 """Every third pod becomes unready before it goes."""
@@ -116,48 +119,48 @@ class PodChurn:
         self._pods = pods
         self._port = port
         self._pause = 1.0 / per_second
-        self._slots = slots
+        self._slots = [self._lives() for _ in range(slots)]
         self._network = network
         self._numbers = itertools.count(1)
         self._due = 0.0
         self._left = 0
 
     async def run(self, events: int) -> float:
-        """Write so many events; return how many seconds that took."""
+        """Write so many events; return how many seconds that took. Goes on where it ended last."""
         began = time.monotonic()
         self._left = events
         self._due = began
         async with asyncio.TaskGroup() as group:
-            for slot in range(self._slots):
-                group.create_task(self._live(), name=f"pod slot {slot}")
+            for slot, writes in enumerate(self._slots):
+                group.create_task(self._live(writes), name=f"pod slot {slot}")
         self.quiet_since = time.monotonic()
         return self.quiet_since - began
 
-    async def _live(self) -> None:
-        """Pod after pod, until every event has been written."""
-        while self._left > 0:
-            async for _ in self._life_of(self._next()):
-                if not await self._turn():
-                    return
+    async def _live(self, writes: Iterator[Write]) -> None:
+        """Go on with a slot's pods, until there are events enough."""
+        while await self._turn():
+            await next(writes)()
 
-    async def _life_of(self, state: PodState) -> AsyncIterator[None]:
-        """One pod; yields before each write."""
-        yield
-        await self._pods.create(state)
-        yield
+    def _lives(self) -> Iterator[Write]:
+        """What happens to the pods of a slot, one after another, for ever."""
+        while True:
+            state = self._next()
+            yield partial(self._pods.create, state)
+            yield partial(self._becomes_ready, state)
+            if state.name.endswith("u"):
+                yield partial(self._ends, state, self._pods.report, replace(state, ready=False))
+            yield partial(self._ends, state, self._pods.delete, state)
+
+    async def _becomes_ready(self, state: PodState) -> None:
         self.ready.add(state.name)
         await self._pods.report(state)
-        if state.name.endswith("u"):
-            yield
-            await self._pods.report(replace(state, ready=False))
-            self._ends(state)
-        yield
-        await self._pods.delete(state)
-        self._ends(state)
 
-    def _ends(self, state: PodState) -> None:
-        self.ready.discard(state.name)
-        self.gone.setdefault(f"{state.ip}:{self._port}", time.monotonic())
+    async def _ends(
+        self, pod: PodState, write: Callable[[PodState], Awaitable[None]], state: PodState
+    ) -> None:
+        await write(state)
+        self.ready.discard(pod.name)
+        self.gone.setdefault(f"{pod.ip}:{self._port}", time.monotonic())
 
     def _next(self) -> PodState:
         number = next(self._numbers)
@@ -171,6 +174,8 @@ class PodChurn:
             return False
         self._left -= 1
         self.events += 1
-        due, self._due = self._due, self._due + self._pause
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        now = time.monotonic()
+        due = max(self._due, now)  # what a busy machine has missed is not made up for by a flood
+        self._due = due + self._pause
+        await asyncio.sleep(max(0.0, due - now))
         return True

@@ -175,6 +175,12 @@ class RawPeer:
             body += (await self.read_until(Kind.DATA, stream_id)).payload
         return body
 
+    async def read_ends(self, count: int) -> None:
+        """So many ends of streams; other frames are dropped."""
+        while count and (found := await self.read()) is not None:
+            ends = found.kind in {Kind.HEADERS, Kind.DATA} and found.flags & END_STREAM
+            count -= bool(ends or found.kind == Kind.RST_STREAM)
+
     async def rest(self) -> list[Frame]:
         """Everything until the connection is over."""
         frames = []
@@ -183,7 +189,7 @@ class RawPeer:
         return frames
 
     async def settle(self) -> None:
-        """Return when the server has dealt with everything sent so far."""
+        """Return when the server has heard everything sent so far."""
         await self.send(frame(Kind.PING, 0, 0, b"settled?"))
         while (await self.read_until(Kind.PING)).payload != b"settled?":
             pass

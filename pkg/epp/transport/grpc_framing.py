@@ -38,6 +38,7 @@ UNSUPPORTED_MEDIA_TYPE: Sequence[Header] = (
 )
 """For requests that are no gRPC, with the body."""
 
+_OK_TRAILERS: Sequence[Header] = ((b"grpc-status", b"0"),)
 _GRPC_KINDS = (b"application/grpc+", b"application/grpc;")
 _ENCODINGS = frozenset({b"identity", b"gzip"})
 _TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -133,8 +134,12 @@ def metadata_headers(metadata: Metadata) -> Sequence[Header]:
     ]
 
 
-def status_trailers(code: StatusCode, details: str = "", metadata: Metadata = ()) -> list[Header]:
+def status_trailers(
+    code: StatusCode, details: str = "", metadata: Metadata = ()
+) -> Sequence[Header]:
     """Trailers that end a stream."""
+    if code is StatusCode.OK and not details and not metadata:
+        return _OK_TRAILERS
     trailers = [(b"grpc-status", b"%d" % code.value)]
     if details:
         trailers.append((b"grpc-message", encode_details(details)))

@@ -11,6 +11,7 @@ a test. Bytes in, events out; no sockets, no clock.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import ngh2
 from ngh2 import (
@@ -90,6 +91,11 @@ class Http2Error(Exception):
         super().__init__(message)
         self.kind = kind
         self.code = code
+
+    @classmethod
+    def flood(cls, what: str) -> Self:
+        """Too many of something."""
+        return cls(f"too many {what}", kind="flood", code=ENHANCE_YOUR_CALM)
 
 
 class Http2:

@@ -14,7 +14,7 @@ Invariant: a stream is in ``_streams`` from its request until its handler was to
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from epp.logs import get_logger
@@ -30,7 +30,6 @@ from epp.transport.grpc_framing import (
 )
 from epp.transport.http2 import (
     CANCEL,
-    ENHANCE_YOUR_CALM,
     NO_ERROR,
     NOTICE_PING,
     DataReceived,
@@ -51,6 +50,7 @@ from epp.transport.http2 import (
 )
 from epp.transport.limits import Meters, TransportLimits
 from epp.transport.native_backlog import weight
+from epp.transport.native_status import LATE, STALLED, TOO_MUCH, UNAVAILABLE
 from epp.transport.native_stream import Cancellable, NativeStream
 from epp.transport.stats import TransportStats
 from epp.transport.stream import CloseReason, Services, StatusCode
@@ -59,13 +59,6 @@ log = get_logger(__name__)
 
 _CLOCK_EVERY = 4
 """Events between two looks at the clock."""
-
-_UNAVAILABLE = status_trailers(StatusCode.UNAVAILABLE, "the server is shutting down")
-_STALLED = status_trailers(StatusCode.DEADLINE_EXCEEDED, "the request makes no progress")
-_LATE = status_trailers(StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
-_TOO_MUCH = status_trailers(
-    StatusCode.RESOURCE_EXHAUSTED, "the requests of this connection take too much memory"
-)
 
 
 class NativeConnection:
@@ -239,11 +232,11 @@ class NativeConnection:
                 self.engine.reset(stream_id, CANCEL)
             else:
                 self.limit_reached("stalled stream")
-                stream.end(CloseReason.CANCELLED, _STALLED)
+                stream.end(CloseReason.CANCELLED, STALLED)
 
     def shut_down(self) -> None:
         """End every stream with UNAVAILABLE: the server goes away."""
-        self._end_all(CloseReason.SHUTDOWN, _UNAVAILABLE)
+        self._end_all(CloseReason.SHUTDOWN, UNAVAILABLE)
 
     def lost(self) -> None:
         """The connection is gone, and every stream with it."""
@@ -251,6 +244,12 @@ class NativeConnection:
         self._backlog_bytes = 0
         self._unblock()
         self._end_all(CloseReason.CANCELLED, None)
+
+    def release(self) -> None:
+        """Let go of the owner, as the last call: without a cycle, memory is freed at once."""
+        self._handlers.clear()
+        self._flush = _do_nothing
+        self._complain = _do_nothing
 
     # What a stream calls
 
@@ -309,7 +308,9 @@ class NativeConnection:
         self._streams[stream_id] = stream
         self._incomplete[stream_id] = self._now
         if head.timeout_seconds is not None:
-            stream.deadline = self._call_later(head.timeout_seconds, lambda: self._late(stream))
+            stream.deadline = self._call_later(
+                head.timeout_seconds, lambda: stream.end(CloseReason.CANCELLED, LATE)
+            )
         stream.open(factory)
         if event.end_stream:
             stream.half_close()
@@ -328,7 +329,7 @@ class NativeConnection:
                     self._refuse_more(stream)
             self.engine.acknowledge(stream_id, len(data))
         elif not event.end_stream and not self._meters.empty_frames.take(self._now):
-            raise _flood("empty frames")
+            raise Http2Error.flood("empty frames")
         if event.end_stream:
             self._on_half_close(stream_id)
 
@@ -344,7 +345,7 @@ class NativeConnection:
     def _on_reset(self, _event: StreamReset) -> None:
         self.stats.resets += 1
         if not self._meters.resets.take(self._now):
-            raise _flood("resets")
+            raise Http2Error.flood("resets")
 
     def _on_closed(self, event: StreamClosed) -> None:
         stream_id = event.stream_id
@@ -355,7 +356,7 @@ class NativeConnection:
 
     def _on_control_frame(self, _event: Event) -> None:
         if not self._meters.control_frames.take(self._now):
-            raise _flood("control frames")
+            raise Http2Error.flood("control frames")
 
     def _on_settings(self, event: SettingsReceived) -> None:
         self.greeted = True
@@ -363,7 +364,7 @@ class NativeConnection:
 
     def _on_window_update(self, _event: WindowUpdated) -> None:
         if not self._meters.window_updates.take(self._now):
-            raise _flood("WINDOW_UPDATE frames")
+            raise Http2Error.flood("WINDOW_UPDATE frames")
 
     def _on_ping_acknowledged(self, event: PingAcknowledged) -> None:
         self.answered_pings += 1
@@ -371,10 +372,7 @@ class NativeConnection:
             self.notice_heard = True
         self._on_control_frame(event)
 
-    def _late(self, stream: NativeStream) -> None:
-        stream.end(CloseReason.CANCELLED, _LATE)
-
-    def _refuse(self, stream_id: int, trailers: list[Header]) -> None:
+    def _refuse(self, stream_id: int, trailers: Sequence[Header]) -> None:
         self.engine.respond(stream_id, [*TRAILERS_ONLY_HEADERS, *trailers], end_stream=True)
         self._leave(stream_id)
 
@@ -385,9 +383,9 @@ class NativeConnection:
 
     def _refuse_more(self, stream: NativeStream) -> None:
         self.limit_reached("too much memory")
-        stream.end(CloseReason.CANCELLED, _TOO_MUCH)
+        stream.end(CloseReason.CANCELLED, TOO_MUCH)
 
-    def _end_all(self, reason: CloseReason, status: list[Header] | None) -> None:
+    def _end_all(self, reason: CloseReason, status: Sequence[Header] | None) -> None:
         self._now = self._clock()
         for stream in list(self._streams.values()):
             stream.end(reason, status)
@@ -398,5 +396,5 @@ class NativeConnection:
             self._blocked_since = None
 
 
-def _flood(what: str) -> Http2Error:
-    return Http2Error(f"too many {what}", kind="flood", code=ENHANCE_YOUR_CALM)
+def _do_nothing(*_: object) -> None:
+    """Stand in for an owner that is gone."""

@@ -115,7 +115,7 @@ class NativeStream:
         self._headers_sent = False
         self._held = 0
         self._outbox: list[bytes] = []
-        self._status: list[Header] | None = None
+        self._status: Sequence[Header] | None = None
 
     # What the handler calls
 
@@ -211,7 +211,7 @@ class NativeStream:
         if self._outbox or self._status is not None:
             self._deliver()
 
-    def end(self, reason: CloseReason, status: list[Header] | None = None) -> None:
+    def end(self, reason: CloseReason, status: Sequence[Header] | None = None) -> None:
         """End the stream for another reason than ``finish``; what was not sent is dropped.
 
         Args:
@@ -265,7 +265,7 @@ class NativeStream:
         if status is not None:
             self._close(CloseReason.FINISHED)
 
-    def _send_status(self, trailers: list[Header]) -> None:
+    def _send_status(self, trailers: Sequence[Header]) -> None:
         engine = self._owner.engine
         if self._headers_sent:
             engine.send_trailers(self.stream_id, trailers)
@@ -285,6 +285,7 @@ class NativeStream:
         self.closed = True
         if self.deadline is not None:
             self.deadline.cancel()
+            self.deadline = None
         if self._held:
             self._owner.held(-self._held)
         self._deframer = _DONE

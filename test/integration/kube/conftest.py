@@ -1,7 +1,8 @@
 """Fixtures: one real control plane per run, a fresh namespace per test, a proxy with faults.
 
-All tests below this folder run in one worker, one after the other: a control plane costs two
-seconds of CPU to start and 300 MB, and a test that kills the API server must not hit another.
+The tests below this folder run in two workers at most, each with a control plane of its own: one
+costs two seconds of CPU to start and 300 MB, and a test that kills the API server must not hit
+another. Those that mostly wait, for processes, Leases and restarts, are one of the two groups.
 """
 
 import importlib.util
@@ -25,16 +26,18 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 USERS = {"alice": (), "bob": ("operators",)}
 TEST_SECONDS = 120
+WAITING = {"test_control_plane", "test_crd_lifecycle", "test_leader_election", "test_outages"}
 TEMPLATE = "of-the-template"
 """Rendered once with this namespace; each test has its own put in, which is quicker."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """One worker for all; what is built on first use does not count as a test's time."""
+    """One worker for each group; what is built on first use does not count as a test's time."""
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group("kube"))
+            group = "kube-waiting" if item.path.stem in WAITING else "kube"
+            item.add_marker(pytest.mark.xdist_group(group))
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
 
@@ -66,6 +69,8 @@ async def control_plane(assets, crds, tmp_path_factory):
 @pytest_asyncio.fixture
 async def admin(control_plane):
     """The administrator, connected in the loop of the test."""
+    if "kube-apiserver" not in control_plane.process_ids:
+        await control_plane.restart_apiserver()  # a test has failed between its kill and restart
     async with control_plane.admin() as connected:
         yield connected
 

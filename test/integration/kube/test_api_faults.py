@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 
 import pytest
@@ -151,6 +152,16 @@ async def test_the_next_watch_expires_in_its_stream(client, faults, path):
 
     assert [(event["type"], event["object"]["code"]) for event in seen] == [("ERROR", 410)]
     assert after == (1, False)
+
+
+async def test_an_event_is_cut_in_the_middle(client, faults, admin, namespace, path):
+    async with open_watch(client, faults, path) as (_, first):
+        faults.truncate_watches()
+
+        await admin.create(config_map("a"), namespace=namespace)
+
+        with pytest.raises(json.JSONDecodeError):
+            await first
 
 
 async def test_too_many_requests_come_with_a_time_to_wait(client, faults, path):

@@ -91,40 +91,74 @@ def said(logs, event):
     return [line for line in logs if line["event"] == event]
 
 
-async def test_a_pool_comes_with_its_kind_and_goes_with_it(cluster):
+async def test_every_kind_is_off_on_and_off_again(cluster):
     with capture_logs() as logs:
         async with cluster.world() as world:
             await world.idle()
             assert not world.datastore.pool_has_synced
+            assert off(logs) == ALL_OFF
 
-            await cluster.install(OLD_POOLS)
-            await cluster.people.put(old_pool(port=7000), pod("a"))
-            await world.until(lambda: world.endpoints == {"a-rank-0": "10.0.0.1:7000"})
-            await cluster.install(POOLS)
-            await cluster.people.put(pool(ports=(8000,)))
-            await world.until(lambda: world.endpoints == {"a-rank-0": "10.0.0.1:8000"})
-            await cluster.uninstall(POOLS)
-            await world.until(lambda: world.endpoints == {"a-rank-0": "10.0.0.1:7000"})
+            await the_older_pool_comes(cluster, world)
+            await the_rest_comes(cluster, world)
+            paged = Counter(line["kind"] for line in said(logs, PAGES))
+            assert paged == {**ALL_OFF, "Pod": 1}
+
+            await all_but_the_older_pool_goes(cluster, world)
+            await eventually(lambda: off(logs) == OFF_AGAIN, what="all but one to be off")
+            assert resolved("anything", world).target_model == "anything"
+            await cluster.install(*NEXT_TO_POOLS)
+            await eventually(lambda: on(logs) == ON_AGAIN, what="kinds to be followed again")
             await cluster.uninstall(OLD_POOLS)
             await world.until(lambda: not world.datastore.pool_has_synced)
+            changes = [what for what, *_ in world.journal.lines]
 
-            assert world.endpoints == {}
-            lines = world.journal.lines
-            await eventually(lambda: off(logs)["InferencePool"] == 4, what="both kinds to be off")
-    assert off(logs) == {
-        "InferencePool": 4,
-        "InferenceModel": 1,
-        "InferenceObjective": 2,
-        "InferenceModelRewrite": 2,
-    }
+    assert world.endpoints == {}
+    assert changes == ["added", "changed", "changed", "removed"]
     assert len(said(logs, "pool does not exist yet, waiting for it")) == 1
     assert len(said(logs, "pool exists in two API versions, v1 counts")) == 1
-    assert [what for what, *_ in lines] == ["added", "changed", "changed", "removed"]
+    assert [line for line in logs if line["log_level"] == "error"] == []
+
+
+async def the_older_pool_comes(cluster, world):
+    """As in a cluster that has the older version alone."""
+    await cluster.install(OLD_POOLS)
+    await cluster.people.put(old_pool(port=7000), pod("a"))
+    await world.until(lambda: world.endpoints == {"a-rank-0": "10.0.0.1:7000"})
+    assert resolved("anything", world).target_model == "anything"
+
+
+async def the_rest_comes(cluster, world):
+    """The newer version counts, and with it what names the pool of its API group."""
+    await cluster.install(POOLS, *NEXT_TO_POOLS)
+    # Together: an API server holds the first object of a kind that is new back for two seconds.
+    await asyncio.gather(*(cluster.people.put(one) for one in REST))
+    await world.until(lambda: world.endpoints == {"a-rank-0": "10.0.0.1:8000"})
+    await world.until(lambda: state(world) == STATE, what="every kind to be followed")
+    assert resolved("food", world).target_model == "r7"
+
+
+async def all_but_the_older_pool_goes(cluster, world):
+    await cluster.uninstall(POOLS, *NEXT_TO_POOLS)
+    await world.until(lambda: world.endpoints == {"a-rank-0": "10.0.0.1:7000"})
+    await world.until(lambda: state(world) == ({}, {}, []), what="nothing of the rest")
+
+
+async def test_a_cluster_of_the_newer_version_alone(cluster):
+    await cluster.install(POOLS)
+    await cluster.people.put(pool(), pod("a"))
+
+    async with cluster.world() as world:
+        await world.serves("a")
 
 
 def off(logs):
     """How often each kind was said to be missing; two API groups count as one kind."""
     return Counter(line["kind"] for line in said(logs, MISSING))
+
+
+def on(logs):
+    """The same for kinds that are followed."""
+    return Counter(line["kind"] for line in said(logs, "following a kind"))
 
 
 NEXT_TO_POOLS = (
@@ -134,45 +168,17 @@ NEXT_TO_POOLS = (
     "inferenceobjectives.inference.networking.x-k8s.io",
     "inferencemodelrewrites.inference.networking.x-k8s.io",
 )
-ALL_OFF = {"InferencePool": 1, "InferenceModel": 1, "InferenceObjective": 2}
-ALL_OFF |= {"InferenceModelRewrite": 2}
-OFF_TWICE = {
-    kind: times if kind == "InferencePool" else 2 * times for kind, times in ALL_OFF.items()
+ALL_OFF = {
+    "InferencePool": 2,
+    "InferenceModel": 1,
+    "InferenceObjective": 2,
+    "InferenceModelRewrite": 2,
 }
-
-
-async def test_what_hangs_on_a_pool_is_off_on_and_off_again(cluster):
-    await cluster.install(POOLS)
-    await cluster.people.put(pool(), pod("a"))
-    with capture_logs() as logs:
-        async with cluster.world() as world:
-            await world.serves("a")
-            await eventually(lambda: off(logs) == ALL_OFF, what="every kind but one to be off")
-            assert resolved("anything", world).target_model == "anything"
-
-            await cluster.install(*NEXT_TO_POOLS)
-            await asyncio.gather(*(cluster.people.put(one) for one in WITH_POOL))
-            await world.until(lambda: state(world) == STATE, what="every kind to be followed")
-            assert resolved("food", world).target_model == "r7"
-            paged = Counter(line["kind"] for line in said(logs, PAGES))
-            assert paged == {**ALL_OFF, "Pod": 1}
-
-            await cluster.uninstall(*NEXT_TO_POOLS)
-            await eventually(lambda: off(logs) == OFF_TWICE, what="every kind but one to be off")
-            assert state(world) == ({}, {}, [])
-            assert resolved("anything", world).target_model == "anything"
-
-            await cluster.install(*NEXT_TO_POOLS)
-            await eventually(
-                lambda: len(said(logs, "following a kind")) == FOLLOWED,
-                what="every kind to be followed again",
-            )
-    assert [line for line in logs if line["log_level"] == "error"] == []
-    assert world.journal.removed == set()
-
-
-FOLLOWED = 2 + 2 * len(NEXT_TO_POOLS)  # pods, pools, and the others twice
-WITH_POOL = (
+OFF_AGAIN = {kind: 3 if kind == "InferencePool" else 2 * times for kind, times in ALL_OFF.items()}
+ON_AGAIN = {kind: 2 if kind == "InferencePool" else 2 * times for kind, times in ALL_OFF.items()}
+ON_AGAIN["Pod"] = 1
+REST = (
+    pool(ports=(8000,)),
     model("m", "food", targets={"r7": 1}),
     objective("o", 3, api_version=CURRENT),
     objective("ignored", 4, api_version=LEGACY),

@@ -21,6 +21,7 @@ from epp.testing.stack import eventually
 PATIENCE = replace(HASTY, idle_seconds=0.5, list_seconds=0.5)
 IMPATIENT_PAGES = replace(PAGED, idle_seconds=0.5, list_seconds=0.5)
 KINDS = 8
+LONGEST_BACKOFF = 2 * HASTY.backoff.max_seconds
 
 
 async def cut_often(faults):
@@ -162,15 +163,17 @@ async def test_nobody_is_asked_before_the_time_that_it_named(make_world, people,
         await world.serves("a")
         faults.answer(429, times=None, retry_after_seconds=30)
         faults.cut_watches()
-        await world.counts.until("Pod TooManyRequests", 1)
-        for kind in ("InferencePool", "InferenceModel", "InferenceObjective"):
-            await world.counts.until(f"{kind} TooManyRequests", 1)
+        await eventually(lambda: len(refused(faults)) == KINDS, what="every kind to be refused")
 
-        asked = len(faults.seen(lambda seen: seen.status == 429))
         await people.put(pod("b", "10.0.0.2"))
+        with pytest.raises(TimeoutError):
+            await eventually(lambda: len(refused(faults)) > KINDS, seconds=LONGEST_BACKOFF)
 
-    assert len(faults.seen(lambda seen: seen.status == 429)) == asked <= KINDS
     assert world.pods == {"a"}
+
+
+def refused(faults):
+    return faults.seen(lambda seen: seen.status == 429)
 
 
 async def test_a_storm_is_asked_ever_more_slowly(make_world, people, faults):

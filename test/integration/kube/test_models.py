@@ -157,17 +157,6 @@ async def test_a_name_has_its_owner(world, people, row):
     assert world.models == {**row.want, "later": "zz"}
 
 
-@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-async def test_a_start_after_the_fact_finds_the_same_owner(make_world, people, row):
-    await people.put(pool(), *row.given)
-    await row.event(people)
-
-    async with make_world() as late:
-        await late.until(lambda: late.models == row.want, what="the owners after")
-        await late.idle()
-        assert late.models == row.want
-
-
 def test_the_rows_of_the_specification_are_there():
     assert {f"t{number}" for number in range(1, 11)} <= {name.split("-")[0] for name in ROWS}
 

@@ -136,7 +136,7 @@ async def test_no_request_fails_on_a_bad_day(serve, people, faults):
             await breaks(faults)
             await people.delete(pod(f"pod-{number - 1}"))
             await people.put(pod(f"pod-{number}", f"127.0.81.{number + 2}"))
-            await picks.more(50)
+            await picks.more(60 if breaks is cut_every_second else 25)
             await faults.clear()
             await sees(epp, "kept", f"pod-{number}")
             gone[target(f"127.0.81.{number + 1}")] = time.monotonic()

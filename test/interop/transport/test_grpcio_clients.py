@@ -1,7 +1,6 @@
 """The official client, both of its APIs, against the native server, with and without TLS."""
 
 import asyncio
-import contextlib
 import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -219,7 +218,7 @@ async def test_large_messages_go_both_ways(
 
 
 async def test_small_windows_of_our_own_carry_large_messages() -> None:
-    small = {"stream_window_bytes": 65_535, "connection_window_bytes": 65_535}
+    small: dict[str, Any] = {"stream_window_bytes": 65_535, "connection_window_bytes": 65_535}
     payload = b"x" * MIB
 
     async with serving(Service(), **small) as (_, port), channel(port) as there:
@@ -266,8 +265,6 @@ async def test_gzip_is_understood(tls: TlsContext | None) -> None:
 async def test_deflate_which_we_do_not_announce_is_refused() -> None:
     async with serving(Service()) as (_, port), channel(port) as there:
         call: Any = there.stream_stream(PATH)(compression=grpc.Compression.Deflate)
-        with contextlib.suppress(grpc.aio.AioRpcError):  # refused before it is written
-            await call.write(b"compress me " * 1000)
         code, details = await call.code(), await call.details()
 
     assert code is grpc.StatusCode.UNIMPLEMENTED
@@ -297,7 +294,11 @@ async def test_keep_alive_pings_of_the_client_are_answered() -> None:
 
 
 async def test_keep_alive_pings_of_ours_are_answered() -> None:
-    limits = {"keepalive_seconds": 0.1, "keepalive_timeout_seconds": 5, "check_seconds": 0.02}
+    limits: dict[str, Any] = {
+        "keepalive_seconds": 0.1,
+        "keepalive_timeout_seconds": 5,
+        "check_seconds": 0.02,
+    }
 
     async with serving(Service(), **limits) as (server, port), channel(port) as there:
         call: Any = there.stream_stream(PATH)()
@@ -361,7 +362,7 @@ def test_the_synchronous_client(tls: TlsContext | None) -> None:
             )
             found["answers"] = list(call)
             found["code"], found["trailers"] = call.code(), dict(call.trailing_metadata())
-            cancelled = there.stream_stream(PATH)(_forever(found))
+            cancelled: Any = there.stream_stream(PATH)(_forever(found))
             found["first"] = next(cancelled)
             cancelled.cancel()
             found["cancelled"] = cancelled.code()
@@ -385,7 +386,7 @@ def test_the_synchronous_client(tls: TlsContext | None) -> None:
     assert service.talks[1].ends == [CloseReason.CANCELLED]
 
 
-def synchronous_channel(port: int, tls: TlsContext | None) -> grpc.Channel:
+def synchronous_channel(port: int, tls: TlsContext | None) -> Any:
     options = [("grpc.use_local_subchannel_pool", 1)]
     if tls is None:
         return grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
@@ -393,10 +394,10 @@ def synchronous_channel(port: int, tls: TlsContext | None) -> grpc.Channel:
     return grpc.secure_channel(f"localhost:{port}", credentials, options=options)
 
 
-def _feed(_found: dict[str, Any]) -> Iterator[bytes]:
+def _feed(_found: dict[str, Any]) -> Iterator[Any]:
     yield from (b"%d" % number for number in range(100))
 
 
-def _forever(found: dict[str, Any]) -> Iterator[bytes]:
+def _forever(found: dict[str, Any]) -> Iterator[Any]:
     yield b"forever"
     found["stop"].wait(20)

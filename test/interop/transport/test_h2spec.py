@@ -6,6 +6,7 @@ an explained case that passes, or that no longer runs.
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -41,16 +42,12 @@ EXPLAINED = {
         ),
     ): "the engine ends the connection instead of the stream, as it may (RFC 9113, 5.4.1)",
 }
-FASTER = "our answer may be faster than the bad frame, whose stream is gone then"
-RACES = {
-    ("http2/5.1", "half closed (remote): Sends a DATA frame"): FASTER,
-    ("http2/5.1", "half closed (remote): Sends a HEADERS frame"): FASTER,
-    (
-        "http2/6.9",
-        "Sends a WINDOW_UPDATE frame with a flow control window increment of 0 on a stream",
-    ): FASTER,
-}
-"""The suite expects a server that holds its answer: these pass or not, as it happens."""
+RUNS = 5
+"""The suite expects a server that holds its answer. Ours is there before the bad frame of some
+cases, whose stream is gone then; each of those passes when the frame happens to be faster. A case
+counts as passed when it has passed in one of so many runs; most need one or two."""
+
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -100,7 +97,9 @@ async def serving(tls: TlsContext | None) -> AsyncIterator[int]:
 def outcomes(report: Path) -> dict[tuple[str, str], str]:
     """``passed``, ``skipped`` or what went wrong, by group and case."""
     found: dict[tuple[str, str], str] = {}
-    for case in ET.parse(report).getroot().iter("testcase"):
+    # The suite writes what it received as it came, which XML does not admit.
+    text = _NOT_XML.sub("?", report.read_text("utf-8", errors="replace"))
+    for case in ET.fromstring(text).iter("testcase"):
         group, name = case.attrib["package"], case.attrib["classname"]
         while (group, name) in found:
             name += " (again)"
@@ -108,6 +107,21 @@ def outcomes(report: Path) -> dict[tuple[str, str], str]:
             (f"{part.tag} {part.text or ''}".strip() for part in case), "passed"
         )
     return found
+
+
+async def run(h2spec: Path, report: Path, tls: TlsContext | None) -> dict[tuple[str, str], str]:
+    """One run of the whole suite; what became of each case."""
+    async with serving(tls) as port:
+        argv = [str(h2spec), "-h", "127.0.0.1", "-p", str(port), "-o", "1", "-j", str(report)]
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            *(["-t", "-k"] if tls is not None else []),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await asyncio.wait_for(process.communicate(), 120)
+    assert report.exists(), said.decode(errors="replace")[-2000:]
+    return outcomes(report)
 
 
 @pytest.mark.parametrize(
@@ -118,22 +132,16 @@ async def test_every_case_passes_or_is_explained(
 ) -> None:
     pair = Authority("h2spec").issue("epp", hosts=["localhost", "127.0.0.1"])
     tls = TlsContext(certificate=pair.certificate, key=pair.key) if encrypted else None
-    report = tmp_path / "report.xml"
+    passed: set[tuple[str, str]] = set()
+    failures: dict[tuple[str, str], str] = {}
 
-    async with serving(tls) as port:
-        argv = [str(h2spec), "-h", "127.0.0.1", "-p", str(port), "-o", "1", "-j", str(report)]
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            *(["-t", "-k"] if encrypted else []),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await asyncio.wait_for(process.communicate(), 120)
+    for number in range(RUNS):
+        found = await run(h2spec, tmp_path / f"report-{number}.xml", tls)
+        assert len(found) == CASES
+        passed |= {case for case, how in found.items() if how == "passed"}
+        failures = {case: how for case, how in found.items() if how != "passed"}
+        if all(case in EXPLAINED for case in failures if case not in passed):
+            break
 
-    assert report.exists(), said.decode(errors="replace")[-2000:]
-    found = outcomes(report)
-    failures = {case: how for case, how in found.items() if how != "passed"}
-    assert len(found) == CASES
-    assert [case for case in RACES if case not in found] == []
-    assert {c: how for c, how in failures.items() if c not in EXPLAINED | RACES} == {}
+    assert {c: how for c, how in failures.items() if c not in passed and c not in EXPLAINED} == {}
     assert [case for case in EXPLAINED if case not in failures] == []

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
+import structlog
 import uvloop
 
 from epp.logs import Verbosity, configure
@@ -74,3 +75,4 @@ def debug_logs() -> Iterator[None]:
     configure(verbosity=Verbosity.DEBUG)
     yield
     configure()
+    structlog.reset_defaults()  # or later tests write to this test's captured stream

@@ -85,8 +85,11 @@ class Echo:
 
 @asynccontextmanager
 async def scene(service: Any, **limits: Any) -> AsyncIterator[Scene]:
-    """At the end every handler has been told of it, once."""
-    chosen = replace(TransportLimits(check_seconds=0.02), **limits)
+    """At the end every handler has been told of it, once.
+
+    Turns are long, so that a ping that is answered says that what was before it is dealt with.
+    """
+    chosen = replace(TransportLimits(check_seconds=0.02, turn_seconds=5.0), **limits)
     services = {PATH.decode(): service, OTHER: Echo}
     server = NativeServer(services, host="127.0.0.1", limits=chosen)
     port = await server.start()
@@ -299,7 +302,7 @@ async def test_a_slow_reader_stops_being_served_and_then_gets_everything_in_orde
     service = tally(lambda sender, payload: sender.send(payload * size))
 
     async with scene(service, max_connection_bytes=2 * MIB) as at:
-        async with raw_peer(at.port, receive_buffer=8 * KIB) as peer:
+        async with raw_peer(at.port, receive_buffer=32 * KIB) as peer:
             await peer.send(settings({4: 0x7FFFFFFF}), window_update(0, 0x7FFF0000))
             await peer.send(request(1, PATH))
             await peer.send(*(data(1, message(b"%c" % (n % 251))) for n in range(count)))
@@ -524,10 +527,10 @@ async def test_two_big_answers_share_the_connection(tally: Any) -> None:
     service = tally(lambda sender, payload: sender.send(payload * MIB))
     eager = PREFACE + settings({4: 0x7FFFFFFF}) + window_update(0, 0x7FFF0000)
 
-    async with scene(service, turn_seconds=5) as at, raw_peer(at.port, greeting=eager) as peer:
+    async with scene(service) as at, raw_peer(at.port, greeting=eager) as peer:
         await peer.settle()
         await peer.send(*(request(n, PATH) + data(n, message(b"x" * 4), end=True) for n in (1, 3)))
-        order = []
+        order: list[int] = []
         while len(order) < 2 * 4 * MIB // (16 * KIB) and (found := await peer.read()):
             if found.kind == Kind.DATA:
                 order.append(found.stream_id)
