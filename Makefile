@@ -31,7 +31,7 @@ test-unit: $(VENV)/.installed-dev ## Only the tests that start no other program
 test-integration: $(VENV)/.installed-dev envtest ## Only the tests that start other programs: Envoy, kube-apiserver
 	$(BIN)/pytest test/integration test/interop $(ARGS)
 
-test-e2e: $(VENV)/.installed-dev envtest ## Deploy the rendered manifests on a local stack and use them (not part of `make test` yet)
+test-e2e: $(VENV)/.installed-dev envtest ## Deploy config/ to a local cluster (real API server, Envoy) and drive it; part of `make test`
 	$(BIN)/pytest -n0 test/e2e $(ARGS)
 
 test-e2e-kind: $(VENV)/.installed-dev ## The same on kind, for machines with Docker
