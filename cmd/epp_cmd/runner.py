@@ -1,12 +1,14 @@
 """The composition root of ``epp serve``: the only place that constructs concrete classes.
 
-Order of starting (``kube/manager.py``): the scraper, the metrics server (alive, not ready), the
-source, the choice of the pool, controllers, health, ext_proc. Stopping drains first: readiness
-goes, running requests finish, then everything stops in reverse.
+Order of starting (``kube/manager.py``): health and metrics servers (alive, not ready), the scraper,
+the source, its first complete lists, the choice of the pool and the controllers, certificates, the
+gRPC port, and with Kubernetes the status of models and the election. Stopping drains first:
+readiness and the Lease go, running requests finish, then everything stops in reverse.
 """
 
 import asyncio
 import contextlib
+import gc
 import random
 import signal
 import time
@@ -60,6 +62,10 @@ log = get_logger(__name__)
 QUIET_SECONDS = 2.0
 """While draining: no request for this long means that the gateway has noticed."""
 
+GC_THRESHOLDS = (50_000, 20, 20)
+"""Allocations until a collection of the youngest generation, and such collections until one of the
+next; Python's own are 700, 10 and 10."""
+
 STOP_GRACE_SECONDS = 1.0
 """After the drain: what is still open then is the gateway's access log, which never ends."""
 
@@ -76,6 +82,7 @@ async def run(options: Options) -> int:
     failed = False
     try:
         if await _unless_stopped(program.start(), stop):
+            _settle_memory()
             log.info("serving", version=__version__, **program.ports)
             failed = await program.run_until(stop)
             if not failed:
@@ -84,6 +91,17 @@ async def run(options: Options) -> int:
         await program.stop()
     log.info("stopped")
     return 1 if failed else 0
+
+
+def _settle_memory() -> None:
+    """Take what was built at start out of garbage collection, and collect the rest less often.
+
+    A full collection walks every object, code and caches included: up to 29 ms in which no request
+    is answered. What requests leave behind is freed by its reference counts.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:

@@ -4,9 +4,10 @@ Events are constant lower-case phrases with fields: ``log.info("pod added", pod=
 field means the same thing everywhere: pool, pod, endpoint, model, target_model, request_id,
 plugin, score, error. Logs go to standard error; standard output belongs to what a command prints.
 
-Levels map to the methods ``info`` (2), ``verbose`` (3), ``debug`` (4) and ``trace`` (5); a
-disabled level costs one attribute look-up and one call. Configuration happens once, in the
-program (``configure``); modules only call ``get_logger(__name__)``.
+Levels map to the methods ``info`` (2), ``verbose`` (3) and ``debug`` (4); 5 is taken because the
+reference has it, and says no more. A disabled level costs one attribute look-up and one call.
+Configuration happens once, in the program (``configure``); modules only call
+``get_logger(__name__)``.
 """
 
 import sys
@@ -63,11 +64,6 @@ class Logger:
     def debug(self, event: str, **fields: object) -> None:
         """Per endpoint."""
         if _verbosity >= Verbosity.DEBUG:
-            self._emit.debug(event, **fields)
-
-    def trace(self, event: str, **fields: object) -> None:
-        """Protocol steps."""
-        if _verbosity >= Verbosity.TRACE:
             self._emit.debug(event, **fields)
 
     def enabled(self, level: Verbosity) -> bool:

@@ -201,7 +201,7 @@ async def hold(port: int, count: int, pid: int) -> float:
             for at in ids:
                 await peer.send(request(at, ECHO), data(at, message(PAYLOAD)))
                 await peer.read_body(at, len(PAYLOAD) + 5)
-        return resident_kb(pid)
+        return float(resident_kb(pid))
 
 
 async def requests(port: int, count: int) -> None:

@@ -72,6 +72,7 @@ class FileSource:
         self._set = ManifestSet(ManifestValidator(default_namespace))
         self._stamps: dict[str, Stamp] = {}
         self._emptied: set[str] = set()
+        self._dangling: set[Path] = set()
         self._problems: tuple[ManifestProblem, ...] = ()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -180,10 +181,20 @@ class FileSource:
                 path = Path(folder, name)
                 if name.startswith(".") or path.suffix not in SUFFIXES:
                     continue
-                with contextlib.suppress(OSError):  # gone between two looks
+                try:
                     stat = path.stat()
-                    stamp = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-                    yield str(path.relative_to(self._directory)), stamp
+                except OSError:  # gone between two looks, or a link to what is not there
+                    self._note_missing(path)
+                    continue
+                self._dangling.discard(path)
+                stamp = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+                yield str(path.relative_to(self._directory)), stamp
+
+    def _note_missing(self, path: Path) -> None:
+        """A link to nothing declares nothing, as when a ConfigMap lost a key; say so once."""
+        if path.is_symlink() and path not in self._dangling:
+            self._dangling.add(path)
+            log.warning("manifest is a link to nothing, ignored", file=path.name)
 
     def _read(self, name: str) -> None:
         path = self._directory / name

@@ -56,10 +56,14 @@ class RecordingMetrics:
 
     Args:
         broken: Raises after remembering.
+
+    Attributes:
+        scheduler_seconds: How long each scheduling run took.
     """
 
     def __init__(self, *, broken: bool = False) -> None:
         self.calls: list[tuple[str, tuple[object, ...], dict[str, object]]] = []
+        self.scheduler_seconds: list[float] = []
         self._broken = broken
 
     def request_routed(
@@ -84,11 +88,12 @@ class RecordingMetrics:
 
     def scheduler_run(
         self,
-        seconds: float,  # noqa: ARG002 - how long it took is nobody's business here
+        seconds: float,
         ok: bool,
         **labels: Any,
     ) -> None:
         """One scheduling run."""
+        self.scheduler_seconds.append(seconds)
         self._note("scheduler_run", ok, **labels)
 
     def plugin_error(self, extension_point: str, plugin_type: str, plugin_name: str, /) -> None:

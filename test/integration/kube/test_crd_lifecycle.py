@@ -5,6 +5,8 @@ kind away, wherever it is. It streams no lists, as older API servers do not.
 """
 
 import asyncio
+import functools
+import random
 from collections import Counter
 
 import pytest_asyncio
@@ -66,7 +68,7 @@ class Cluster:
         for name in names:
             crd = self._crds[name]
             await self.admin.delete(crd)
-            await eventually(lambda crd=crd: self._is_gone(crd), what=f"{name} to be gone")
+            await eventually(functools.partial(self._is_gone, crd), what=f"{name} to be gone")
 
     async def uninstall_all(self):
         await self.uninstall(*self._crds)
@@ -191,10 +193,5 @@ def state(world):
     return world.models, world.objectives, world.target_of("bot")
 
 
-class FirstTarget:
-    def randrange(self, stop):
-        return 0
-
-
 def resolved(name, world):
-    return resolve_model(name, world.datastore, UnknownModelPolicy.AUTO, FirstTarget())
+    return resolve_model(name, world.datastore, UnknownModelPolicy.AUTO, random.Random(1))

@@ -92,7 +92,7 @@ class Row:
 
     breaks: object
     settings: object = PATIENCE
-    notices: tuple = ()
+    notices: tuple[str, ...] = ()
 
 
 ROWS = {

@@ -6,7 +6,9 @@ created before, and where two may be of the same second the older one comes firs
 which breaks ties. ``test_a4`` has names and ages disagree.
 """
 
+import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -58,10 +60,10 @@ def elsewhere(manifest):
 class Row:
     """Models there are, besides a pool; who owns the names; what happens; who owns them then."""
 
-    given: tuple = ()
-    before: dict = field(default_factory=dict)
+    given: tuple[Any, ...] = ()
+    before: dict[str, Any] = field(default_factory=dict)
     event: object
-    want: dict
+    want: dict[str, Any]
 
 
 ROWS = {
@@ -246,14 +248,9 @@ async def test_a3_criticality_decides_the_priority(world, people, criticality, p
     await people.put(pool(), model("a", criticality=criticality))
     await world.until(lambda: world.models == {"food": "a"})
 
-    resolved = resolve_model("food", world.datastore, UnknownModelPolicy.AUTO, FakeDraws())
+    resolved = resolve_model("food", world.datastore, UnknownModelPolicy.AUTO, random.Random(1))
 
     assert (resolved.priority, resolved.critical) == (priority, criticality == "Critical")
-
-
-class FakeDraws:
-    def randrange(self, stop):
-        return 0
 
 
 @pytest.mark.parametrize(

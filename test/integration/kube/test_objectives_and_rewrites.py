@@ -5,6 +5,7 @@ of the conformance list (inference-api, 14).
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -46,11 +47,11 @@ def delete(*gone):
 class Row:
     """Objects there are, besides a pool; what counts; what happens; what counts then."""
 
-    given: tuple = ()
-    before: dict = field(default_factory=dict)
+    given: tuple[Any, ...] = ()
+    before: dict[str, Any] = field(default_factory=dict)
     event: object
-    want: dict
-    pool: dict = field(default_factory=pool)
+    want: dict[str, Any]
+    pool: dict[str, Any] = field(default_factory=pool)
 
 
 OBJECTIVES = {

@@ -216,8 +216,10 @@ async def test_an_api_server_that_hangs_does_not_keep_it_from_stopping(serve, pe
     await people.put(pool(ports=(PORT,)), pod("a", "127.0.85.1"))
     if when == "starting":
         faults.hang()
-    election = ("--ha-enable-leader-election", "--leader-elect-renew-deadline=2s")
-    election += ("--leader-elect-lease-duration=3s", "--leader-elect-retry-period=1s")
+    election = [
+        *("--ha-enable-leader-election", "--leader-elect-renew-deadline=2s"),
+        *("--leader-elect-lease-duration=3s", "--leader-elect-retry-period=1s"),
+    ]
     async with serve(*election, wait_serving=when == "serving") as epp:
         faults.hang()
         epp.signal(signal.SIGTERM)

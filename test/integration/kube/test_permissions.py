@@ -5,6 +5,9 @@ again when it is back. That the rules are enough is shown by every other test of
 connects as this account; that none is idle is shown by ``test_every_permission_has_a_row``.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
@@ -37,7 +40,7 @@ V1_GROUP = "inference.networking.k8s.io"
 X_GROUP = "inference.networking.x-k8s.io"
 LLM_D_GROUP = "llm-d.ai"
 
-KINDS = {
+KINDS: dict[tuple[str, str], Callable[[str], Any]] = {
     ("pods", ""): lambda name: pod(name, f"10.0.0.{len(name)}"),
     ("inferencepools", V1_GROUP): pool,
     ("inferencepools", X_GROUP): old_pool,

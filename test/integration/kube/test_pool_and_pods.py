@@ -6,6 +6,7 @@ ship, from a real API server.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -39,10 +40,10 @@ def delete(wanted, grace_seconds=0):
 class Row:
     """What is there, what is served then, what happens, what is served after it."""
 
-    given: tuple = ()
-    before: dict = field(default_factory=dict)
+    given: tuple[Any, ...] = ()
+    before: dict[str, Any] = field(default_factory=dict)
     event: object
-    want: dict
+    want: dict[str, Any]
 
 
 ROWS = {

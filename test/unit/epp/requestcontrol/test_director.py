@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from epp.backend.endpoint_table import EndpointTable
+from epp.backend.endpoint_table import EndpointTable, Mask
 from epp.backend.metrics_state import MetricsState
 from epp.errors import EppError, ErrorCode, UnavailableError
 from epp.requestcontrol.decision_log import breakdown, explain
@@ -23,6 +23,7 @@ from epp.testing.builders import (
     make_rule,
 )
 from epp.testing.director_world import DirectorWorld, make_access_report, make_completion
+from epp.testing.fake_clock import FakeClock
 
 
 def test_a_routed_request_is_counted_scheduled_remembered_and_in_flight() -> None:
@@ -258,3 +259,26 @@ def test_the_policy_for_unknown_models_is_the_directors(
     else:
         with pytest.raises(EppError, match="does not exist"):
             world.send("new")
+
+
+class SlowFilter:
+    """Keeps everybody, after a while."""
+
+    typed_name = TypedName("slow", "slow")
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+
+    def filter(self, _cycle: object, _table: object, candidates: Mask) -> Mask:
+        self.clock.advance(0.25)
+        return candidates
+
+
+def test_the_time_of_a_scheduling_run_is_told_in_seconds() -> None:
+    slow = SlowFilter()
+    world = DirectorWorld(filters=[slow])
+    slow.clock = world.clock
+
+    world.send()
+
+    assert world.metrics.scheduler_seconds == [pytest.approx(0.25)]

@@ -257,13 +257,16 @@ def test_a_file_of_the_greatest_size_is_read(directory: Path) -> None:
     assert [found.metadata.name for found in source.caches.pods.list()] == ["a", "big"]
 
 
-def test_a_dangling_link_is_no_file(directory: Path) -> None:
+def test_a_dangling_link_is_no_file_and_is_told_once(directory: Path) -> None:
     (directory / "b.yaml").symlink_to("nowhere")
     source = FileSource(directory)
 
-    source.scan()
+    with capture_logs() as logs:
+        source.scan()
+        source.scan()
 
     assert source.problems == ()
+    assert [line["file"] for line in logs if "link to nothing" in line["event"]] == ["b.yaml"]
 
 
 def test_a_scan_without_a_change_does_nothing(directory: Path) -> None:
