@@ -1,67 +1,20 @@
 """Where the API server is, from which source."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from structlog.testing import capture_logs
 
 from epp.kube.config import load_settings
 from epp.kube.connection_settings import (
     Anonymous,
     AuthProvider,
-    ConnectionSettings,
     ExecPlugin,
     StaticAuthorization,
     TokenFile,
 )
-from epp.testing.authority import Authority
-
-SECRET = "s3cr3t-t0ken"
-AUTHORITY = Authority()
-CA = AUTHORITY.pem
-PAIR = AUTHORITY.issue("client")
-V1 = "client.authentication.k8s.io/v1"
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def document(
-    *, cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None, **context: Any
-) -> dict[str, Any]:
-    return {
-        "current-context": "here",
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", **context}}],
-        "clusters": [{"name": "c", "cluster": {"server": "https://api:6443", **(cluster or {})}}],
-        "users": [{"name": "u", "user": user or {}}],
-    }
-
-
-def write(folder: Path, content: Any, name: str = "config") -> Path:
-    file = folder / name
-    file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    return file
-
-
-def load(folder: Path, content: Any, env: dict[str, str] | None = None) -> ConnectionSettings:
-    return load_settings(write(folder, content), "", env or {}, service_account=folder / "sa")
-
-
-@pytest.fixture
-def service_account(tmp_path: Path) -> Path:
-    folder = tmp_path / "sa"
-    folder.mkdir()
-    (folder / "token").write_text(SECRET)
-    (folder / "ca.crt").write_bytes(CA)
-    (folder / "namespace").write_text("demo\n")
-    return folder
-
-
-POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+from epp.testing.kubeconfigs import CA, PAIR, POD, SECRET, V1, b64, document, load, write
 
 
 def test_a_pod_uses_its_service_account(service_account: Path) -> None:
