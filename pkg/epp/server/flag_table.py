@@ -215,7 +215,8 @@ SERVER_FLAGS = (
         default_text="256MiB",
         metavar="SIZE",
         help="bodies and answers that one connection of the gRPC port may make us keep; a peer "
-        "that does not take its answers is not served until it does; native transport only",
+        "that does not take its answers is not served until it does; at least "
+        "--grpc-max-recv-msg-size; native transport only",
     ),
     Flag(
         name="drain-timeout",

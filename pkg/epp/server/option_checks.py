@@ -122,6 +122,13 @@ def _check_message_sizes(options: Options) -> None:
         if limit is not None and limit < lowest:
             text = f"must be at least --max-request-body and 1MiB, {lowest} bytes"
             raise ConfigError(text, source=flag, value=limit)
+    if options.grpc_max_connection_bytes < options.grpc_max_receive_bytes:
+        text = (
+            "must be at least --grpc-max-recv-msg-size, "
+            f"{options.grpc_max_receive_bytes} bytes, or such a message could never arrive"
+        )
+        source, value = "--grpc-max-connection-memory", options.grpc_max_connection_bytes
+        raise ConfigError(text, source=source, value=value)
 
 
 def _check_transport(options: Options) -> None:

@@ -142,7 +142,8 @@ class Options:
     """Peers of the gRPC port need a certificate of this CA; None takes every peer."""
 
     grpc_max_connection_bytes: int = DEFAULT_LIMITS.max_connection_bytes
-    """What one connection of the gRPC port may make us keep; native transport only."""
+    """What one connection of the gRPC port may make us keep, one message at least; native
+    transport only."""
 
     transport: TransportName = "native"
     """gRPC implementation; the native one costs a fraction, where its HTTP/2 engine exists."""

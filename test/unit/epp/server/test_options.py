@@ -233,6 +233,10 @@ def test_values_that_change_nothing_are_accepted(argv: list[str]) -> None:
             ["--grpc-max-send-msg-size=1MiB"], "--grpc-max-send-msg-size", str(MIB),
             id="send-below-body",
         ),
+        pytest.param(
+            ["--grpc-max-connection-memory=1KiB"], "--grpc-max-connection-memory", "1024",
+            id="connection-memory-below-a-message",
+        ),
         pytest.param(["--unknown-model=drop"], "--unknown-model", "drop", id="unknown-model"),
         pytest.param(["--transport=quic"], "--transport", "quic", id="transport"),
         pytest.param(
