@@ -18,7 +18,6 @@ from epp.server.quantities import (
     parse_port,
     parse_positive_duration,
 )
-from epp.transport.limits import DEFAULT_LIMITS
 
 DEFAULT_MAX_REQUEST_BODY_BYTES = 16 * 2**20
 
@@ -211,8 +210,8 @@ SERVER_FLAGS = (
         field="grpc_max_connection_bytes",
         group=_SERVER,
         parse=parse_bytes,
-        default=DEFAULT_LIMITS.max_connection_bytes,
-        default_text="256MiB",
+        default=None,
+        default_text="256MiB, or --grpc-max-recv-msg-size if that is more",
         metavar="SIZE",
         help="bodies and answers that one connection of the gRPC port may make us keep; a peer "
         "that does not take its answers is not served until it does; at least "

@@ -27,6 +27,7 @@ from epp.server.option_values import (
 )
 from epp.server.pod_environment import SERVICE_ACCOUNT, deployment_of, own_namespace
 from epp.server.tls_settings import join_cipher_suites
+from epp.transport.limits import DEFAULT_LIMITS
 
 __all__ = ["Options", "add_serve_arguments", "options_from", "parse", "reject_unknown"]
 
@@ -96,6 +97,10 @@ def options_from(
     _default_transport(values, notices)
     if values["grpc_max_receive_bytes"] is None:
         values["grpc_max_receive_bytes"] = _default_receive_bytes(values["max_request_body_bytes"])
+    if values["grpc_max_connection_bytes"] is None:
+        values["grpc_max_connection_bytes"] = max(
+            DEFAULT_LIMITS.max_connection_bytes, values["grpc_max_receive_bytes"]
+        )
     _raise_refresh_interval(values, notices)
     options = _build({**values, **settings, "notices": tuple(notices)})
     check(options)

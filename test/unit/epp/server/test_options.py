@@ -424,3 +424,8 @@ def test_without_the_http2_engine_grpcio_serves_and_says_so(
     assert "no HTTP/2 engine installed, using grpcio" in [n.event for n in options.notices]
     with pytest.raises(ConfigError, match="--transport: needs the package ngh2"):
         serve("--transport=native")
+
+
+def test_a_connection_always_has_room_for_the_longest_message() -> None:
+    assert serve().grpc_max_connection_bytes == 256 * MIB
+    assert serve("--max-request-body=300MiB").grpc_max_connection_bytes == 301 * MIB
