@@ -324,9 +324,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2 s a figure instead of 6")
     names = ["cpu", "memory", "drift", "attacks"]
-    parser.add_argument("tables", nargs="*", default=names, choices=names)
+    parser.add_argument("tables", nargs="*", help=f"which, of {', '.join(names)}; all")
     chosen = parser.parse_args()
-    asyncio.run(run(chosen.tables, quick=chosen.quick))
+    unknown = [name for name in chosen.tables if name not in names]
+    if unknown:
+        parser.error(f"no such table: {unknown[0]}; there are {', '.join(names)}")
+    asyncio.run(run(chosen.tables or list(names), quick=chosen.quick))
 
 
 if __name__ == "__main__":

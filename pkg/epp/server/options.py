@@ -95,12 +95,7 @@ def options_from(
     _default_certificate_reload(values, notices)
     _default_metrics_auth(values, notices)
     _default_transport(values, notices)
-    if values["grpc_max_receive_bytes"] is None:
-        values["grpc_max_receive_bytes"] = _default_receive_bytes(values["max_request_body_bytes"])
-    if values["grpc_max_connection_bytes"] is None:
-        values["grpc_max_connection_bytes"] = max(
-            DEFAULT_LIMITS.max_connection_bytes, values["grpc_max_receive_bytes"]
-        )
+    _default_message_sizes(values)
     _raise_refresh_interval(values, notices)
     options = _build({**values, **settings, "notices": tuple(notices)})
     check(options)
@@ -161,6 +156,15 @@ def _default_transport(values: dict[str, Any], notices: list[Notice]) -> None:
     if values["transport"] is None and not exists:
         notices.append(Notice("no HTTP/2 engine installed, using grpcio", {"transport": "grpcio"}))
     values["transport"] = values["transport"] or ("native" if exists else "grpcio")
+
+
+def _default_message_sizes(values: dict[str, Any]) -> None:
+    """What follows from the longest body: the longest message, and a connection that holds one."""
+    if values["grpc_max_receive_bytes"] is None:
+        values["grpc_max_receive_bytes"] = _default_receive_bytes(values["max_request_body_bytes"])
+    if values["grpc_max_connection_bytes"] is None:
+        longest = int(values["grpc_max_receive_bytes"])
+        values["grpc_max_connection_bytes"] = max(DEFAULT_LIMITS.max_connection_bytes, longest)
 
 
 def _default_receive_bytes(max_request_body_bytes: Any) -> int:
