@@ -6,15 +6,18 @@ Whatever goes wrong on the way to an answer becomes an UnreachableError, whose t
 from parts that cannot hold a secret.
 
 Traps of the library that are handled here: its default timeout of 300 s, the environment's proxies
-behind our back, strict X.509 checks of newer Pythons that cluster CAs do not pass.
+behind our back, strict X.509 checks of newer Pythons that cluster CAs do not pass, a close that
+leaves TLS connections behind.
 """
 
 from collections.abc import Mapping
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 
 from epp.kube.client_certificate import ClientCertificate
+from epp.kube.client_sockets import ClientSockets
 from epp.kube.connection_settings import ConnectionSettings
 from epp.kube.errors import UnreachableError
 
@@ -64,6 +67,19 @@ class Answer:
         self._response.close()
 
 
+class _RestClient(RESTClientObject):
+    """The library's HTTP client, with sockets that can be ended."""
+
+    def __init__(self, configuration: Configuration, sockets: ClientSockets) -> None:
+        super().__init__(configuration)
+        self._sockets = sockets
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(
+            limit=self.maxsize, ssl=self.ssl_context, socket_factory=self._sockets.make
+        )
+
+
 class HttpConnection:
     """A pool of connections to one API server, with one client certificate.
 
@@ -93,7 +109,9 @@ class HttpConnection:
             },
         )
         configuration.disable_strict_ssl_verification = True
+        self._sockets = ClientSockets()
         self._api = ApiClient(configuration)
+        self._api.rest_client = _RestClient(configuration, self._sockets)
         self._api.user_agent = user_agent
         if certificate is not None:
             certificate.load_into(self._api.rest_client.ssl_context)
@@ -150,6 +168,7 @@ class HttpConnection:
     async def close(self) -> None:
         """Close every connection; what is under way fails."""
         await self._api.close()  # type: ignore[no-untyped-call]  # has no annotations
+        await self._sockets.end()
 
 
 def unreachable(what: str, exc: Exception) -> UnreachableError:

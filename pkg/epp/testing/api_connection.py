@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from epp.testing.client_sockets import ClientSockets
+from epp.kube.client_sockets import ClientSockets
 
 JsonObject = Mapping[str, Any]
 
@@ -101,7 +101,7 @@ class ApiConnection:
         if self._session is not None:
             await self._session.close()
             self._session = None
-        await self._sockets.closed()
+        await self._sockets.end()
 
     async def request(
         self,

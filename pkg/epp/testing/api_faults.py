@@ -23,7 +23,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from epp.testing.client_sockets import ClientSockets
+from epp.kube.client_sockets import ClientSockets
 from epp.testing.envtest import HOST, LocalControlPlane
 from epp.testing.seen_request import (
     Match,
@@ -143,7 +143,7 @@ class ApiFaults:
             await self._runner.cleanup()
         if self._session is not None:
             await self._session.close()
-        await self._sockets.closed()
+        await self._sockets.end()
 
     def seen(self, match: Match = every_request) -> list[SeenRequest]:
         """Requests so far that match."""

@@ -1,5 +1,7 @@
 """TLS on both sides, proxies, and what errors say about them."""
 
+import asyncio
+import socket
 import ssl
 from typing import Any
 
@@ -170,3 +172,37 @@ async def test_a_proxy_that_is_away_is_named_without_its_password(plain_server) 
         await ask(ConnectionSettings(server="http://api.example", proxy=proxy))
 
     assert SECRET not in str(caught.value)
+
+
+def serve_and_never_say_goodbye(listening: socket.socket, context: ssl.SSLContext) -> list[bytes]:
+    """Answer one watch; return what arrives after the client's TLS goodbye and its FIN."""
+    accepted, _ = listening.accept()
+    accepted.settimeout(10)
+    with context.wrap_socket(accepted, server_side=True) as conversation:
+        conversation.recv(65536)
+        conversation.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n")
+        last_words = conversation.recv(1)
+        with socket.socket(fileno=conversation.detach()) as bare:
+            bare.settimeout(10)
+            return [last_words, bare.recv(1)]
+
+
+async def test_closing_ends_watches_whose_server_does_not_say_goodbye() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    SERVER.load_into(context)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = asyncio.create_task(
+            asyncio.to_thread(serve_and_never_say_goodbye, listening, context)
+        )
+        client = KubeClient(
+            ConnectionSettings(
+                server=f"https://127.0.0.1:{listening.getsockname()[1]}",
+                ca_data=AUTHORITY.pem.decode(),
+                tls_server_name="kubernetes.default.svc",
+            )
+        )
+        async with client.lines("/watched", idle_seconds=30) as lines:
+            assert await anext(aiter(lines)) == b"{}"
+        await client.close()
+
+        assert await server == [b"", b""]
