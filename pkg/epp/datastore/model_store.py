@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from epp.datastore.age import age_key
 from epp_api.meta import NamespacedName
-from epp_api.v1alpha2.inferencemodel_types import InferenceModel
+from epp_api.v1alpha2.inferencemodel_types import InferenceModel, InferenceModelSpec
 
 
 class ModelStore:
@@ -36,16 +36,18 @@ class ModelStore:
         return frozenset(self._names.get(key, ()))
 
     def assign(self, model_name: str, owner: InferenceModel | None) -> bool:
-        """Make an object the owner of a name, or nobody; True when that changed something."""
+        """Make an object the owner of a name, or nobody.
+
+        Returns:
+            Whether requests can notice: status and labels of an owner may change without.
+        """
         before = self._by_name.get(model_name)
-        if before == owner:
-            return False
         if before is not None:
             self._vacate(model_name, before.metadata.key)
         if owner is not None:
             self._by_name[model_name] = owner
             self._names.setdefault(owner.metadata.key, set()).add(model_name)
-        return True
+        return _what_requests_notice(before) != _what_requests_notice(owner)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -63,3 +65,9 @@ class ModelStore:
 def oldest(models: Iterable[InferenceModel]) -> InferenceModel | None:
     """The object that should own a name among these; None among none."""
     return min(models, key=lambda model: age_key(model.metadata), default=None)
+
+
+def _what_requests_notice(
+    model: InferenceModel | None,
+) -> tuple[NamespacedName, str, InferenceModelSpec] | None:
+    return None if model is None else (model.metadata.key, model.metadata.uid, model.spec)

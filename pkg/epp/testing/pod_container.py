@@ -6,12 +6,10 @@ first at once, further ones with a back-off that doubles.
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from epp.logs import get_logger
+from epp.testing.bound_program import bound
 from epp.testing.pod_probes import Probe
 
 log = get_logger(__name__)
@@ -28,7 +27,6 @@ LEAST_STOP_SECONDS = 2.0
 """After SIGTERM, however long the preStop hook has taken (the kubelet's number)."""
 
 MAX_BACKOFF_SECONDS = 300.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +158,13 @@ class Container:
     async def _spawn(self, argv: Sequence[str]) -> asyncio.subprocess.Process:
         with self.spec.log.open("ab") as sink:
             return await asyncio.create_subprocess_exec(
-                *argv,
+                *bound(argv),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
                 env=dict(self.spec.env),
                 cwd=self.spec.directory,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     async def _run_hook(self, seconds: float) -> None:
@@ -280,8 +277,3 @@ def _busy_ports(address: str, ports: Sequence[int]) -> list[int]:
                 if exc.errno == errno.EADDRINUSE:
                     busy.append(port)
     return busy
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec: ask the kernel for SIGKILL when the starting thread is gone."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

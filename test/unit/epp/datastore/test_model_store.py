@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,8 +6,8 @@ from hypothesis import strategies as st
 from epp.datastore.age import age_key
 from epp.datastore.model_store import ModelStore, oldest
 from epp.testing.builders import make_model
-from epp_api.meta import NamespacedName
-from epp_api.v1alpha2.inferencemodel_types import InferenceModel
+from epp_api.meta import Condition, NamespacedName
+from epp_api.v1alpha2.inferencemodel_types import InferenceModel, InferenceModelStatus
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,19 @@ def test_an_owner_is_replaced_and_removed() -> None:
     assert len(store) == 0
     assert store.names_owned_by(first.metadata.key) == frozenset()
     assert store.names_owned_by(second.metadata.key) == frozenset()
+
+
+def test_a_status_is_kept_and_is_no_change_of_the_model() -> None:
+    store = ModelStore()
+    model = make_model("first", model_name="food")
+    condition = Condition(type="Accepted", status="True")
+    accepted = msgspec.structs.replace(model, status=InferenceModelStatus(conditions=[condition]))
+
+    changes = [store.assign("food", owner) for owner in (model, accepted)]
+
+    assert changes == [True, False]
+    assert store.get("food") is accepted
+    assert store.names_owned_by(model.metadata.key) == {"food"}
 
 
 def test_an_object_owns_its_old_name_until_it_is_given_away() -> None:
