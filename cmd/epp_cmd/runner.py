@@ -83,7 +83,7 @@ async def run(options: Options) -> int:
     try:
         if await _unless_stopped(program.start(), stop):
             _settle_memory()
-            log.info("serving", version=__version__, **program.ports)
+            log.info("serving", version=__version__, transport=options.transport, **program.ports)
             failed = await program.run_until(stop)
             if not failed:
                 await program.drain(hurry)

@@ -15,6 +15,13 @@ SIM_ARGUMENTS = [
     *("--num-gpu-blocks", "200000", "--prefill-tokens-per-second", "10000000"),
 ]
 STANDALONE_PATHS = ("lean", "gateway")
+"""Of standalone, which speaks plaintext; the gateways' flavours speak TLS where they do by default."""
+
+KINDS = {
+    "native": (*STANDALONE_PATHS, *FLAVOURS),
+    "grpcio": (*STANDALONE_PATHS, "kgateway", "istio-lean"),
+}
+"""Kinds of stack by transport: both data paths, each with and without TLS, on either."""
 
 
 def declare_models(manifests: Manifests) -> None:
@@ -32,15 +39,22 @@ async def sims():
         yield pods
 
 
-def _stack(kind: str, sims: Sims, directory: Path) -> Stack | Gateway:
+def _stack(kind: str, transport: str, sims: Sims, directory: Path) -> Stack | Gateway:
     manifests = Manifests(directory / "manifests")
     manifests.pool(sims.port)
     declare_models(manifests)
     manifests.pods(sims.addresses)
+    arguments = ["--transport", transport]
     if kind in FLAVOURS:
         endpoints = [f"{address}:{sims.port}" for address in sims.addresses]
-        return Gateway(kind, directory / "state", manifests=manifests, endpoints=endpoints)
-    arguments = ["--manifests", str(manifests.directory), "--path", kind, "-v=3"]
+        return Gateway(
+            kind,
+            directory / "state",
+            manifests=manifests,
+            endpoints=endpoints,
+            arguments=arguments,
+        )
+    arguments += ["--manifests", str(manifests.directory), "--path", kind, "-v=3"]
     return Stack(directory / "state", *arguments, wait_endpoints=3)
 
 
@@ -49,15 +63,24 @@ def _stack(kind: str, sims: Sims, directory: Path) -> Stack | Gateway:
     loop_scope="session",
     params=[
         # One worker runs all tests of a kind, so each is started once.
-        pytest.param(kind, marks=pytest.mark.xdist_group(f"stack-{kind}"))
-        for kind in (*STANDALONE_PATHS, *FLAVOURS)
+        pytest.param(
+            (kind, transport),
+            marks=pytest.mark.xdist_group(f"stack-{kind}-{transport}"),
+            id=f"{kind}-{transport}",
+        )
+        for transport, kinds in KINDS.items()
+        for kind in kinds
     ],
 )
 async def stack(request, sims, tmp_path_factory):
     """A standalone stack per data path and a gateway of each flavour, for tests that leave it
     as they found it.
     """
-    async with _stack(request.param, sims, tmp_path_factory.mktemp(request.param)) as running:
+    kind, transport = request.param
+    directory = tmp_path_factory.mktemp(f"{kind}-{transport}")
+    async with _stack(kind, transport, sims, directory) as running:
+        log = (directory / "state" / "epp.log").read_text(errors="replace")
+        assert f"transport={transport}" in log or f'"transport":"{transport}"' in log
         yield running
 
 

@@ -93,8 +93,11 @@ class World:
         return await self.stack.envoy_stat("http.gateway.ext_proc.failure_mode_allowed")
 
 
+TRANSPORTS = pytest.mark.parametrize("transport", ["native", "grpcio"])
+
+
 @contextlib.asynccontextmanager
-async def running(tmp_path, path, subnet, *, failure_mode="FailOpen"):
+async def running(tmp_path, path, subnet, *, failure_mode="FailOpen", transport="native"):
     async with (
         Sims(3, first=f"127.0.{subnet}.1", arguments=SIM_ARGUMENTS) as sims,
         Sims(1, first=f"127.0.{subnet}.9", arguments=SIM_ARGUMENTS) as stranger,
@@ -104,13 +107,17 @@ async def running(tmp_path, path, subnet, *, failure_mode="FailOpen"):
         manifests.model("tiny", criticality="Critical")
         manifests.pods(sims.addresses)
         arguments = ["--manifests", str(manifests.directory), "--path", path]
+        arguments += ["--transport", transport]
         async with Stack(tmp_path / "state", *arguments, wait_endpoints=3) as stack:
             yield World(sims, stranger, manifests, stack)
             assert await stranger.requests() == [], "a forged routing header was followed"
 
 
-async def test_killed_under_100_requests_a_second_nothing_is_lost_and_picks_resume(tmp_path):
-    async with running(tmp_path, "lean", 41) as world:
+@TRANSPORTS
+async def test_killed_under_100_requests_a_second_nothing_is_lost_and_picks_resume(
+    tmp_path, transport
+):
+    async with running(tmp_path, "lean", 41, transport=transport) as world:
         load = asyncio.create_task(world.traffic(100, 6))
         await asyncio.sleep(1.5)
 
@@ -148,8 +155,9 @@ async def test_the_live_view_counts_every_request_that_went_without_the_epp(tmp_
         assert await world.stack.metric("epp_requests_served_without_epp_total") <= without
 
 
-async def test_a_hung_epp_costs_one_timeout_and_no_request(tmp_path):
-    async with running(tmp_path, "lean", 42) as world:
+@TRANSPORTS
+async def test_a_hung_epp_costs_one_timeout_and_no_request(tmp_path, transport):
+    async with running(tmp_path, "lean", 42, transport=transport) as world:
         pid = world.stack.signal("serve", signal.SIGSTOP)
         try:
             answers = await world.traffic(50, 5)
@@ -218,8 +226,11 @@ async def test_a_failure_mode_that_changes_is_said_and_waits_for_the_next_start(
         assert world.stack.log_text().count(line) == 1
 
 
-async def test_on_the_gateway_path_a_dead_epp_costs_the_requests_until_it_is_back(tmp_path):
-    async with running(tmp_path, "gateway", 44) as world:
+@TRANSPORTS
+async def test_on_the_gateway_path_a_dead_epp_costs_the_requests_until_it_is_back(
+    tmp_path, transport
+):
+    async with running(tmp_path, "gateway", 44, transport=transport) as world:
         load = asyncio.create_task(world.traffic(50, 5))
         await asyncio.sleep(1)
 

@@ -23,9 +23,15 @@ def endpoint():
     return f"127.0.41.1:{free_port('127.0.41.1')}"
 
 
-def serve(tmp_path, endpoint, drain):
-    arguments = ["--endpoint", endpoint, "--secure-serving=false", f"--drain-timeout={drain}"]
-    return Serve(tmp_path, *arguments, "-v=3")
+@pytest.fixture(params=["native", "grpcio"])
+def serve(request, tmp_path, endpoint):
+    """Makes an EPP, on either transport."""
+
+    def make(drain):
+        arguments = ["--endpoint", endpoint, "--secure-serving=false", f"--drain-timeout={drain}"]
+        return Serve(tmp_path, *arguments, "--transport", request.param, "-v=3")
+
+    return make
 
 
 async def picked(stream):
@@ -50,8 +56,8 @@ async def finish(stream, path):
 
 
 @PATHS
-async def test_running_requests_finish_before_the_process_ends(tmp_path, endpoint, path):
-    async with serve(tmp_path, endpoint, "20s") as epp, ExtProcClient(epp.grpc_port) as client:
+async def test_running_requests_finish_before_the_process_ends(serve, endpoint, path):
+    async with serve("20s") as epp, ExtProcClient(epp.grpc_port) as client:
         async with client.exchange(path) as old, client.exchange(path) as late:
             before = await picked(old)
 
@@ -71,8 +77,8 @@ async def test_running_requests_finish_before_the_process_ends(tmp_path, endpoin
     assert "Traceback" not in epp.log_text()
 
 
-async def test_the_process_waits_for_a_request_and_not_longer(tmp_path, endpoint):
-    async with serve(tmp_path, endpoint, "20s") as epp, ExtProcClient(epp.grpc_port) as client:
+async def test_the_process_waits_for_a_request_and_not_longer(serve):
+    async with serve("20s") as epp, ExtProcClient(epp.grpc_port) as client:
         async with client.exchange() as stream:
             await picked(stream)
             epp.signal(signal.SIGTERM)
@@ -93,8 +99,8 @@ async def test_the_process_waits_for_a_request_and_not_longer(tmp_path, endpoint
         pytest.param("60s", 2, id="second-signal"),
     ],
 )
-async def test_what_does_not_finish_in_time_is_ended(tmp_path, endpoint, drain, signals):
-    async with serve(tmp_path, endpoint, drain) as epp, ExtProcClient(epp.grpc_port) as client:
+async def test_what_does_not_finish_in_time_is_ended(serve, drain, signals):
+    async with serve(drain) as epp, ExtProcClient(epp.grpc_port) as client:
         async with client.exchange() as stream:
             await picked(stream)
 
@@ -109,8 +115,8 @@ async def test_what_does_not_finish_in_time_is_ended(tmp_path, endpoint, drain, 
     assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
 
-async def test_without_requests_the_process_is_gone_soon(tmp_path, endpoint):
-    async with serve(tmp_path, endpoint, "30s") as epp:
+async def test_without_requests_the_process_is_gone_soon(serve):
+    async with serve("30s") as epp:
         epp.signal(signal.SIGTERM)
 
         assert await epp.exit_status(seconds=10) == 0

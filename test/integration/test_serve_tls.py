@@ -135,9 +135,11 @@ class Envoy:
         return await self.status() == 200
 
 
-def serve(directory, pod, *arguments):
-    eds = str(directory / "endpoints.yaml")
-    return Serve(directory, "--endpoint", pod, "--eds-file", eds, *arguments)
+@pytest.fixture(params=["native", "grpcio"])
+def serve(request, tmp_path, pod):
+    """Makes an EPP, on either transport."""
+    common = ["--endpoint", pod, "--eds-file", str(tmp_path / "endpoints.yaml")]
+    return lambda *arguments: Serve(tmp_path, *common, "--transport", request.param, *arguments)
 
 
 async def routed(epp):
@@ -166,8 +168,8 @@ async def shows(port, pair):
 
 
 @pytest.mark.parametrize("path", ["lean", "gateway"])
-async def test_the_certificate_made_at_start_serves_a_gateway(tmp_path, pod, path):
-    async with serve(tmp_path, pod) as epp, Envoy(tmp_path, epp, path) as envoy:
+async def test_the_certificate_made_at_start_serves_a_gateway(serve, tmp_path, path):
+    async with serve() as epp, Envoy(tmp_path, epp, path) as envoy:
         await eventually(envoy.serves, what="a served request")
         before = await routed(epp)
 
@@ -181,14 +183,14 @@ async def test_the_certificate_made_at_start_serves_a_gateway(tmp_path, pod, pat
 
 @pytest.mark.parametrize("path", ["lean", "gateway"])
 async def test_a_gateway_that_trusts_only_the_new_pair_is_served_once_it_is_there(
-    tmp_path, pod, path
+    serve, tmp_path, path
 ):
     old, new = new_pair(), new_pair()
     certificates = publish(tmp_path / "certs", "1", old)
     arguments = ["--cert-path", str(certificates)]
 
     async with (
-        serve(tmp_path, pod, *arguments) as epp,
+        serve(*arguments) as epp,
         Envoy(tmp_path, epp, path, trusts=new.certificate) as envoy,
     ):
         refused = await envoy.status()
@@ -200,12 +202,12 @@ async def test_a_gateway_that_trusts_only_the_new_pair_is_served_once_it_is_ther
         assert epp.log_text().count("certificate reloaded") == 1
 
 
-async def test_no_request_fails_while_certificates_change(tmp_path, pod):
+async def test_no_request_fails_while_certificates_change(serve, tmp_path):
     pairs = [new_pair() for _ in range(4)]
     certificates = write(tmp_path / "certs", pairs[0])
     arguments = ["--cert-path", str(certificates)]
 
-    async with serve(tmp_path, pod, *arguments) as epp, Envoy(tmp_path, epp, "lean") as envoy:
+    async with serve(*arguments) as epp, Envoy(tmp_path, epp, "lean") as envoy:
         await eventually(envoy.serves, what="a served request")
         statuses, done = [], asyncio.Event()
 
@@ -224,11 +226,11 @@ async def test_no_request_fails_while_certificates_change(tmp_path, pod):
     assert set(statuses) == {200}
 
 
-async def test_a_pair_that_does_not_fit_leaves_the_old_one_and_one_log_line(tmp_path, pod):
+async def test_a_pair_that_does_not_fit_leaves_the_old_one_and_one_log_line(serve, tmp_path):
     old, stranger, new = new_pair(), new_pair(), new_pair()
     certificates = write(tmp_path / "certs", old)
 
-    async with serve(tmp_path, pod, "--cert-path", str(certificates)) as epp:
+    async with serve("--cert-path", str(certificates)) as epp:
         (certificates / "tls.key").write_bytes(stranger.key)
         await eventually(lambda: "the previous one stays" in epp.log_text(), what="the complaint")
         kept = await shows(epp.grpc_port, old)
@@ -240,14 +242,14 @@ async def test_a_pair_that_does_not_fit_leaves_the_old_one_and_one_log_line(tmp_
         assert "PRIVATE KEY" not in epp.log_text()
 
 
-async def test_reloading_can_be_switched_off(tmp_path, pod):
+async def test_reloading_can_be_switched_off(serve, tmp_path):
     old, new = new_pair(), new_pair()
     certificates = write(tmp_path / "certs", old)
     arguments = ["--cert-path", str(certificates), "--enable-cert-reload=false"]
     followed = write(tmp_path / "followed", old)
     more = ["--cert-path", str(followed)]
 
-    async with serve(tmp_path, pod, *arguments) as epp, serve(tmp_path, pod, *more) as other:
+    async with serve(*arguments) as epp, serve(*more) as other:
         for directory in (certificates, followed):
             write(directory, new)
         await eventually(lambda: shows(other.grpc_port, new), what="the one that follows")
@@ -255,10 +257,10 @@ async def test_reloading_can_be_switched_off(tmp_path, pod):
         assert await shows(epp.grpc_port, old)
 
 
-async def test_chosen_cipher_suites_are_the_only_ones(tmp_path, pod):
+async def test_chosen_cipher_suites_are_the_only_ones(serve):
     suites = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
 
-    async with serve(tmp_path, pod, "--tls-cipher-suites", suites) as epp:
+    async with serve("--tls-cipher-suites", suites) as epp:
         found = {}
         for suite in (AES128, AES256):
             context = client_context(maximum_version=ssl.TLSVersion.TLSv1_2)
@@ -272,13 +274,13 @@ async def test_chosen_cipher_suites_are_the_only_ones(tmp_path, pod):
     assert found == {AES128: False, AES256: True}
 
 
-async def test_health_checking_serves_health_beside_ext_proc(tmp_path, pod):
+async def test_health_checking_serves_health_beside_ext_proc(serve, tmp_path):
     pair = new_pair()
     certificates = write(tmp_path / "certs", pair)
     arguments = ["--cert-path", str(certificates), "--health-checking"]
     request = health_pb2.HealthCheckRequest(service="envoy.service.ext_proc.v3.ExternalProcessor")
 
-    async with serve(tmp_path, pod, *arguments) as epp:
+    async with serve(*arguments) as epp:
         credentials = grpc.ssl_channel_credentials(pair.certificate)
         async with grpc.aio.secure_channel(f"127.0.0.1:{epp.grpc_port}", credentials) as channel:
             check = channel.unary_unary(
@@ -291,14 +293,14 @@ async def test_health_checking_serves_health_beside_ext_proc(tmp_path, pod):
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_the_metrics_port_takes_clients_of_the_ca_and_follows_its_files(tmp_path, pod):
+async def test_the_metrics_port_takes_clients_of_the_ca_and_follows_its_files(serve, tmp_path):
     old, new = new_pair(), new_pair()
     certificates = write(tmp_path / "metrics", old)
     ours = write(tmp_path / "client", client_pair())
     arguments = ["--metrics-cert-dir", str(certificates)]
     arguments += ["--metrics-client-ca-file", str(ours / "tls.crt")]
 
-    async with serve(tmp_path, pod, *arguments) as epp:
+    async with serve(*arguments) as epp:
         friend = client_context()
         friend.load_cert_chain(ours / "tls.crt", ours / "tls.key")
         page = await scrape(epp.metrics_port, friend)
