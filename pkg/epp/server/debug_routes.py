@@ -12,6 +12,11 @@ from epp.datastore.endpoint_pool import EndpointPool
 from epp.requestcontrol.decision_log import DecisionLog, breakdown, explain
 from epp.requestcontrol.types import RoutingDecision
 from epp_api.v1alpha2.inferencemodel_types import InferenceModel
+from epp_api.v1alpha2.inferencemodelrewrite_types import (
+    InferenceModelRewrite,
+    InferenceModelRewriteRule,
+)
+from epp_api.v1alpha2.inferenceobjective_types import InferenceObjective
 
 DEFAULT_LIMIT = 20
 Query = Mapping[str, str]
@@ -30,6 +35,14 @@ class PoolState(Protocol):
 
     def model_list(self) -> Sequence[InferenceModel]:
         """Active models."""
+        ...
+
+    def objective_list(self) -> Sequence[InferenceObjective]:
+        """Objectives of the pool."""
+        ...
+
+    def rewrite_list(self) -> Sequence[InferenceModelRewrite]:
+        """Rewrites of the pool."""
         ...
 
 
@@ -55,7 +68,7 @@ class Totals(Protocol):
 def pool_route(
     state: PoolState, totals: Totals, open_streams: Callable[[], int]
 ) -> Callable[[str, Query], object]:
-    """``/debug/pool``: pool, endpoints with their load, models, totals."""
+    """``/debug/pool``: pool, endpoints with their load, models, objectives, rewrites, totals."""
 
     def handle(_path: str, _query: Query) -> object:
         pool = state.pool_get()
@@ -64,6 +77,17 @@ def pool_route(
             "pool": None if pool is None else _pool(pool),
             "endpoints": _endpoints(state.endpoint_table()),
             "models": [_model(model) for model in state.model_list()],
+            "objectives": [
+                {"object": str(objective.metadata.key), "priority": objective.priority}
+                for objective in state.objective_list()
+            ],
+            "rewrites": [
+                {
+                    "object": str(rewrite.metadata.key),
+                    "rules": [_rule(rule) for rule in rewrite.spec.rules],
+                }
+                for rewrite in state.rewrite_list()
+            ],
             "totals": {
                 "routed": totals.routed,
                 "refused": totals.refused,
@@ -131,6 +155,13 @@ def _model(model: InferenceModel) -> dict[str, Any]:
         "object": str(model.metadata.key),
         "criticality": spec.criticality,
         "targets": [{"name": t.name, "weight": t.weight} for t in spec.target_models],
+    }
+
+
+def _rule(rule: InferenceModelRewriteRule) -> dict[str, Any]:
+    return {
+        "models": [match.model.value for match in rule.matches if match.model is not None],
+        "targets": [{"name": t.model_rewrite, "weight": t.weight} for t in rule.targets],
     }
 
 
