@@ -115,7 +115,7 @@ class Controllers:
             namespace=options.pool_namespace,
             broken=source.broken_pools if isinstance(source, FileSource) else (),
         )
-        log.info("serving pool", pool=str(pool))
+        log.info("pool chosen", pool=str(pool))
         self._running = build_controllers(
             caches, self._datastore, pool, on_outcome=self._reconciled
         )

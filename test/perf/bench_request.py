@@ -175,29 +175,44 @@ async def measure_setup(
 
 
 async def measure_scraping(directory: Path, sims: Sims, seconds: float) -> tuple[float, float]:
-    """Cores that scraping takes; on the lean path, where a long reply costs the EPP nothing."""
+    """Cores that scraping takes: without traffic, and while pods serve requests of another gateway.
+
+    One slow reply through the EPP's own gateway keeps the pool awake; on the lean path it costs
+    the EPP nothing. The other gateway's requests make pages change as they do under load.
+    """
+    echo_port = free_port()
     async with epp_server(directory, sims, SETUPS[0]) as (grpc, health, pid):
-        async with gateway(directory, "lean", grpc, health) as (port, _):
-            return await scrape_share(pid, port, max(seconds, 3.0))
+        await asyncio.sleep(1.5)
+        before = cpu_seconds(pid)
+        await asyncio.sleep(3.0)
+        idle = (cpu_seconds(pid) - before) / 3.0
+        async with (
+            gateway(directory, "lean", grpc, health) as (port, _),
+            child(sys.executable, str(HERE / "ext_proc_echo.py"), str(echo_port), "lean"),
+            gateway(directory, "lean", echo_port, echo_port) as (other_port, _),
+        ):
+            await eventually(lambda: answers_grpc(echo_port), seconds=20, what="echo server")
+            return idle, await scrape_share(pid, port, other_port, max(seconds, 3.0))
 
 
-async def scrape_share(pid: int, port: int, seconds: float) -> tuple[float, float]:
-    """Cores that scraping takes: without traffic, and while one slow stream keeps the pool awake."""
-    await asyncio.sleep(1.5)
-    before = cpu_seconds(pid)
-    await asyncio.sleep(3.0)
-    idle = (cpu_seconds(pid) - before) / 3.0
-    argv = [sys.executable, str(HERE / "load.py"), "--port", str(port), "--connections", "1"]
-    process = await asyncio.create_subprocess_exec(
-        *(*argv, "--seconds", str(seconds), "--tokens", "2000", "--stream"),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
+async def scrape_share(pid: int, port: int, other_port: int, seconds: float) -> float:
+    """Cores that scraping takes while another gateway's requests are served."""
+    slow = ("--connections", "1", "--tokens", "2000", "--stream")
+    loads = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, str(HERE / "load.py"), "--port", str(at), *arguments),
+            *("--seconds", str(seconds)),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        for at, arguments in ((port, slow), (other_port, SMALL.arguments))
+    ]
     await asyncio.sleep(0.5)
     before = cpu_seconds(pid)
     await asyncio.sleep(seconds - 1.0)
     awake = (cpu_seconds(pid) - before) / (seconds - 1.0)
-    await process.wait()
-    return idle, awake
+    for load in loads:
+        await load.wait()
+    return awake
 
 
 @contextlib.asynccontextmanager

@@ -95,8 +95,11 @@ class Informer(Generic[T]):
         self._clock = clock
         self._draw = draw
         self._observer = observer or NullObserver()
-        self._failures = FailureLog("kind cannot be found", kind=cache.kind)
-        self._contradictions = FailureLog("kind is served but not found", kind=cache.kind)
+        wanted = ",".join(candidate.resource.api_version for candidate in candidates)
+        named = {"kind": cache.kind, "api_version": wanted}
+        self._failures = FailureLog("cannot ask whether the kind is served", **named)
+        self._contradictions = FailureLog("kind is served but not found", **named)
+        self._refused = False
         self._reflector: Reflector[T] | None = None
         self._served: str | None = None
         self._looked = False
@@ -107,6 +110,11 @@ class Informer(Generic[T]):
     def has_synced(self) -> bool:
         """The cache holds a complete list, or the kind is known to be missing."""
         return self.cache.has_synced
+
+    @property
+    def refused(self) -> bool:
+        """The cache counts as complete although we may not read the kind."""
+        return self._refused
 
     @property
     def served(self) -> str | None:
@@ -224,7 +232,12 @@ class Informer(Generic[T]):
 
     def _go_on_without(self) -> None:
         if not self.cache.has_synced:
-            log.warning("kind is forbidden, going on without it", kind=self.cache.kind)
+            self._refused = True
+            log.warning(
+                "kind is forbidden, going on without it",
+                kind=self.cache.kind,
+                api_version=self._served,
+            )
             self.cache.mark_synced()
 
     def _note_failure(self, exc: Exception, retry_seconds: float) -> None:

@@ -112,7 +112,10 @@ class Reflector(Generic[T]):
         self._streams = settings.streams_lists
         self._version = ""
         self._following: asyncio.Task[None] | None = None
-        self._failures = FailureLog("list and watch failed", kind=self.kind)
+        api_version = selection.resource.api_version
+        self._failures = FailureLog(
+            "list and watch failed", kind=self.kind, api_version=api_version
+        )
         self._unknown_types: set[str] = set()
 
     def reselect(self, label_selector: str) -> None:

@@ -92,6 +92,11 @@ class KubernetesSource:
         self._awaits_pods = False
         self._kinds = [kind for kind in KINDS if self._follows(kind, pool_group)]
         self._informers = [self._informer(kind) for kind in self._kinds]
+        self._pool_informers = [
+            informer
+            for kind, informer in zip(self._kinds, self._informers, strict=True)
+            if kind.resource in {POOLS, OLD_POOLS}
+        ]
         self._pods: Informer[Pod] | None = None
         self._selector = pod_selector
         self._selected = asyncio.Event()
@@ -139,7 +144,7 @@ class KubernetesSource:
             await self.caches.pools_v1.wait_synced()
             await self.caches.pools_v1alpha2.wait_synced()
         if self._selector is None:
-            log.info("pool does not exist yet, waiting for it", pool=str(self._pool))
+            self._say_that_we_wait()
             self.caches.pods.mark_synced()
             await self._selected.wait()
         pods = self._pods = Informer(
@@ -156,6 +161,15 @@ class KubernetesSource:
             await pods.wait_ended()
         finally:
             await pods.stop()
+
+    def _say_that_we_wait(self) -> None:
+        unread = [informer.served for informer in self._pool_informers if informer.refused]
+        if unread:
+            log.warning(
+                "pool cannot be read, waiting for it", pool=str(self._pool), forbidden=unread
+            )
+        else:
+            log.info("pool does not exist yet, waiting for it", pool=str(self._pool))
 
     def _pool_changed(self, _event: ObjectEvent[Any]) -> None:
         """Follow the pods that the pool selects now; those of a pool that is gone stay known."""

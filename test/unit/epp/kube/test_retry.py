@@ -5,12 +5,22 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from epp.kube.errors import ApiError, ForbiddenError, GoneError, TooManyRequestsError
+from epp.kube.errors import (
+    ApiError,
+    ForbiddenError,
+    GoneError,
+    TooManyRequestsError,
+    UnreachableError,
+)
 from epp.kube.retry import MAX_RETRY_AFTER_SECONDS, FailureLog, reason_of, retrying
 from epp.kube.workqueue import Backoff
 from epp.testing.fake_clock import FakeClock, FakeTimer
 
 BACKOFF = Backoff(first_seconds=1.0, max_seconds=8.0, jitter_ratio=0.5)
+
+
+AWAY = UnreachableError("x")
+BUSY = TooManyRequestsError("x", status=429)
 
 
 class HastyClock(FakeClock):
@@ -64,6 +74,19 @@ async def run(*failures: Exception, draw: float = 0.0) -> tuple[list[float], lis
             id="within-reason",
         ),
         pytest.param([GoneError("x"), GoneError("x")], 0.0, [2], id="first-expiry-costs-nothing"),
+        pytest.param([AWAY] * 6, 0.0, [1, 2, 4, 5, 5, 5], id="a-server-that-is-away"),
+        pytest.param(
+            [*[AWAY] * 5, BUSY, BUSY, GoneError("x"), GoneError("x")],
+            0.0,
+            [1, 2, 4, 5, 5, 1, 2, 2],
+            id="a-server-that-restarts-gets-further",
+        ),
+        pytest.param(
+            [AWAY, BUSY, AWAY, BUSY, AWAY, BUSY],
+            0.0,
+            [1, 1, 2, 4, 5, 8],
+            id="to-and-fro-is-no-progress",
+        ),
     ],
 )
 async def test_waits(failures: list[Exception], draw: float, want: list[float]) -> None:
@@ -100,6 +123,32 @@ def test_a_series_of_failures_is_one_line_and_its_end_another() -> None:
         ("info", "works again"),
     ]
     assert all(one["kind"] == "Pod" for one in logs)
+
+
+def test_a_restart_of_the_server_is_one_line_and_what_must_be_mended_another() -> None:
+    failures = FailureLog("watch failed")
+    series = (AWAY, BUSY, GoneError("x", status=410), ForbiddenError("no", status=403), AWAY)
+
+    with capture_logs() as logs:
+        for failure in series:
+            failures.failed(failure, 1.0)
+
+    said = [one["error"] for one in logs if one["log_level"] == "warning"]
+    assert said == [AWAY, series[3]]
+
+
+async def test_a_new_series_starts_over() -> None:
+    clock = HastyClock()
+    policy = retrying(backoff=BACKOFF, clock=clock, draw=lambda: 0.0, on_failure=lambda *_: None)
+
+    async def fail_twice(left: list[Exception]) -> None:
+        if left:
+            raise left.pop()
+
+    await policy(fail_twice, [AWAY, AWAY])
+    await policy(fail_twice, [AWAY, AWAY])
+
+    assert clock.waits == pytest.approx([1, 2, 1, 2])
 
 
 def test_reasons_are_short_names() -> None:
