@@ -5,8 +5,8 @@ Three nested loops, each with one concern: ``run`` for ever, over changes of the
 to the end of one watch. Requests live in ``listing`` and ``watching``.
 
 Invariants: the store is only written here; it changes when a list is complete, never during one;
-what does not decode keeps its last good state; nothing here blocks the loop for more than about
-2 ms; a server that refuses, closes or expires at once is asked ever more slowly.
+what does not decode keeps its last good state; nothing here blocks the loop for more than a few
+milliseconds; a server that refuses, closes or expires at once is asked ever more slowly.
 Reference: client-go tools/cache/reflector.go (protocol), kopf clients/watching.py (the split).
 """
 
@@ -28,7 +28,7 @@ from epp.kube.errors import (
     InvalidError,
     NotFoundError,
     ServerError,
-    UnreachableError,
+    TooManyRequestsError,
 )
 from epp.kube.listing import BATCH, Listing, list_all
 from epp.kube.reflector_observer import NullObserver, ReflectorObserver
@@ -291,9 +291,9 @@ class Reflector(Generic[T]):
             lasting.cancel()
         self._observer.watch_restarted(self.kind)
         was_worth_it = self._version != version or self._clock.time() - begun >= short
-        if not was_worth_it or isinstance(ended, NotFoundError):
+        if not was_worth_it or isinstance(ended, NotFoundError | TooManyRequestsError):
             what = self._selection.what("watch")
-            raise ended or UnreachableError(f"{what}: the server ends the watch at once")
+            raise ended or ServerError(f"{what}: the server ends the watch at once")
         if ended is not None:
             self._observer.failed(self.kind, reason_of(ended))
             log.debug("watch interrupted", kind=self.kind, error=ended)

@@ -55,7 +55,6 @@ def retrying(
         gives_up: Exceptions that end it; cancellation always does.
         on_failure: Told about every failure.
     """
-
     series = _Series()
     away = replace(backoff, max_seconds=min(backoff.max_seconds, MAX_UNREACHABLE_SECONDS))
 

@@ -208,7 +208,7 @@ async def test_a_start_without_an_api_server_waits_alive_and_unready(serve, peop
 
 def told(epp):
     """The log, with both ways to say that the API server could not be asked."""
-    return epp.log_text().replace("kind cannot be found", "list and watch failed")
+    return epp.log_text().replace("cannot ask whether the kind is served", "list and watch failed")
 
 
 @pytest.mark.parametrize("when", ["serving", "starting"])

@@ -194,7 +194,7 @@ async def test_discovery_that_fails_is_tried_again_and_said_once(world) -> None:
 
     assert world.served == ["example.com/v1"]
     told = [one["event"] for one in logs if one["log_level"] == "warning"]
-    assert told == ["kind cannot be found"]
+    assert told == ["cannot ask whether the kind is served"]
     assert world.counts.seen["Widget Server"] == 3
 
 
