@@ -24,7 +24,7 @@ from epp.controller.model_status_setup import STATUS_CONTROLLER
 from epp.controller.setup import CONTROLLERS
 from epp.datastore.datastore import Datastore
 from epp.handlers.access_log import AccessLog
-from epp.handlers.server import ext_proc_services
+from epp.handlers.server import ExtProcService
 from epp.kube.cache_barrier import CacheBarrier
 from epp.kube.manager import Hook, Manager, Runnable
 from epp.logs import get_logger
@@ -149,6 +149,7 @@ class Program:
     rows: EndpointRows = field(init=False)
     datastore: Datastore = field(init=False)
     director: Director = field(init=False)
+    ext_proc: ExtProcService = field(init=False)
     readiness: Readiness = field(init=False)
     collector: Collector = field(init=False)
     kubernetes: Kubernetes | None = field(init=False)
@@ -175,6 +176,12 @@ class Program:
         else:
             self.source = build_source(options, self.metrics)
         self.director = self._build_director()
+        self.ext_proc = ExtProcService(
+            self.director,
+            metrics=self.metrics,
+            access_log=AccessLog(self.director),
+            max_request_body=options.max_request_body_bytes,
+        )
         self.readiness = self._build_readiness()
         self.grpc = self._build_grpc_port()
         self._register_metrics()
@@ -203,7 +210,7 @@ class Program:
         if self.kubernetes is not None:
             await self.kubernetes.resign()
         deadline = time.monotonic() + self.options.drain_seconds
-        log.info("draining", requests=len(self.director.in_flight))
+        log.info("draining", requests=self.ext_proc.open_streams)
         while time.monotonic() < deadline and not hurry.is_set() and not self._quiet():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(hurry.wait(), 0.05)
@@ -216,7 +223,7 @@ class Program:
 
     def _quiet(self) -> bool:
         idle = time.monotonic() - self._last_request > QUIET_SECONDS
-        return idle and not len(self.director.in_flight)
+        return idle and not self.ext_proc.open_streams
 
     def _listen(self) -> None:
         """Who learns of endpoints; the EDS file first, so that Envoy knows what we may pick."""
@@ -248,12 +255,7 @@ class Program:
 
     def _build_grpc_port(self) -> GrpcPort:
         options = self.options
-        services = ext_proc_services(
-            self.director,
-            metrics=self.metrics,
-            access_log=AccessLog(self.director),
-            max_request_body=options.max_request_body_bytes,
-        )
+        services = self.ext_proc.services
         if options.health_checking:
             services = {**services, **static_health_services()}
         return build_grpc_port(options, services)

@@ -91,6 +91,24 @@ async def test_the_process_waits_for_a_request_and_not_longer(serve):
     assert status == 0
 
 
+async def test_the_process_waits_for_a_request_whose_body_is_still_on_its_way(serve, endpoint):
+    async with serve("20s") as epp, ExtProcClient(epp.grpc_port) as client:
+        async with client.exchange() as stream:
+            await stream.request_headers(REQUEST)
+            await stream.receive()
+            epp.signal(signal.SIGTERM)
+
+            with pytest.raises(TimeoutError):
+                await epp.exit_status(seconds=4)
+            await stream.request_body(BODY)
+            answer = set_headers(await stream.receive())
+            code = await finish(stream, LEAN)
+            status = await epp.exit_status(seconds=10)
+
+    assert answer[DESTINATION] == endpoint
+    assert (code, status) == (grpc.StatusCode.OK, 0)
+
+
 @pytest.mark.parametrize(
     "drain, signals",
     [

@@ -28,7 +28,7 @@ from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProtocolConfiguration,
 )
 from epp.handlers.access_log import AccessLog
-from epp.handlers.server import PROCESS_METHOD, ext_proc_services
+from epp.handlers.server import PROCESS_METHOD, ExtProcService
 from epp.metrics.metrics import Metrics
 from epp.requestcontrol.admission import SaturationAdmission
 from epp.requestcontrol.candidates import Candidates
@@ -137,11 +137,11 @@ def handlers(samples: dict[str, list[float]] | None = None) -> Callable[[], Stre
         observe=metrics.plugin_timer,
         random=random.Random(1),
     )
-    services = ext_proc_services(
+    services = ExtProcService(
         watch(director, "handle_request", "handle_complete"),
         metrics=metrics,
         access_log=watch(AccessLog(director), "expect", "finish"),
-    )
+    ).services
     return lambda: services[PROCESS_METHOD](Sink())
 
 

@@ -88,30 +88,40 @@ class ExtProcService:
         max_request_body: Longest request body in bytes.
         clock: Monotonic seconds.
         id_source: Makes request ids.
+
+    Attributes:
+        open_streams: Requests of the gateway that have not ended, decided or not.
     """
 
     def __init__(
         self,
         director: Director,
+        *,
         metrics: ExchangeMetrics,
         access_log: AccessLog,
-        parser: RequestParser,
-        *,
-        max_request_body: int,
-        clock: Callable[[], float],
-        id_source: Callable[[], str],
+        parser: RequestParser | None = None,
+        max_request_body: int = DEFAULT_MAX_REQUEST_BODY,
+        clock: Callable[[], float] = time.monotonic,
+        id_source: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self.director = director
         self.metrics = metrics
         self.access_log = access_log
-        self.parser = parser
+        self.parser = parser or OpenAIParser()
         self.max_request_body = max_request_body
         self.clock = clock
         self.id_source = id_source
+        self.open_streams = 0
         self._told: set[str] = set()
+
+    @property
+    def services(self) -> Services:
+        """What a transport needs to serve the gateway."""
+        return {PROCESS_METHOD: self.open_stream, ACCESS_LOG_METHOD: self.access_log.open_stream}
 
     def open_stream(self, sender: StreamSender) -> "ExtProcStream":
         """Serve one HTTP request of the gateway."""
+        self.open_streams += 1
         return ExtProcStream(self, sender)
 
     def tell_once(self, event: str, detail: str) -> None:
@@ -174,6 +184,7 @@ class ExtProcStream:
 
     def on_closed(self, reason: CloseReason) -> None:
         """Take note of the end, and write the request's one line."""
+        self._service.open_streams -= 1
         if not self._completed:
             unclean = reason in _UNCLEAN
             self._complete(CompletionCause.ERROR if unclean else self._cause_of_close())
@@ -300,29 +311,6 @@ class ExtProcStream:
             state=exchange.state.value,
             closed=reason.value,
         )
-
-
-def ext_proc_services(
-    director: Director,
-    *,
-    metrics: ExchangeMetrics,
-    access_log: AccessLog,
-    parser: RequestParser | None = None,
-    max_request_body: int = DEFAULT_MAX_REQUEST_BODY,
-    clock: Callable[[], float] = time.monotonic,
-    id_source: Callable[[], str] = lambda: str(uuid.uuid4()),
-) -> Services:
-    """Return what a transport needs to serve the gateway; see ``ExtProcService``."""
-    service = ExtProcService(
-        director,
-        metrics,
-        access_log,
-        parser or OpenAIParser(),
-        max_request_body=max_request_body,
-        clock=clock,
-        id_source=id_source,
-    )
-    return {PROCESS_METHOD: service.open_stream, ACCESS_LOG_METHOD: access_log.open_stream}
 
 
 def _incoming(request: RequestComplete, parsed: ParsedRequest) -> IncomingRequest:

@@ -20,7 +20,7 @@ from epp.gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
 )
 from epp.handlers.access_log import AccessLog
-from epp.handlers.server import PROCESS_METHOD, ext_proc_services
+from epp.handlers.server import PROCESS_METHOD, ExtProcService
 from epp.requestcontrol.types import IncomingRequest, RoutingDecision
 from epp.scheduling.types import Decision, InferenceRequest
 from epp.testing.fake_clock import FakeClock
@@ -254,7 +254,7 @@ class Driver:
             wall_clock=lambda: self.clock() + 1e6,
             call_later=self.clock.call_later,
         )
-        self.services = ext_proc_services(
+        self.service = ExtProcService(
             self.director,
             metrics=self.metrics,
             access_log=self.access_log,
@@ -262,6 +262,7 @@ class Driver:
             clock=self.clock,
             id_source=lambda: "generated",
         )
+        self.services = self.service.services
 
     def open(self) -> tuple[Any, FakeSender]:
         """Open an ext_proc stream: its handler and its sender."""

@@ -396,7 +396,10 @@ def test_no_conversation_escapes_or_loses_its_end(
             handler.on_message(payload(kit, step, modes, data))
         if handler._exchange.state.name in {"REFUSED", "BROKEN"}:
             assert len(sender.sent) - answered <= 1
+    assert driver.service.open_streams == 1
     handler.on_closed(ending)
+
+    assert driver.service.open_streams == 0
 
     routed, completed = driver.director.routed, driver.director.completed
     assert [routing for routing, _ in completed] == routed
