@@ -57,6 +57,10 @@ class Kubernetes:
         """This replica acts for all of them."""
         return self.elector is None or self.elector.is_leader
 
+    def is_in_charge(self) -> bool:
+        """This replica is the one to serve; the last leader while the API server is away."""
+        return self.elector is None or self.elector.is_in_charge
+
     async def resign(self) -> None:
         """Let another replica lead, as soon as this one begins to drain."""
         if self.elector is not None:

@@ -71,7 +71,7 @@ STOP_GRACE_SECONDS = 1.0
 
 
 async def run(options: Options) -> int:
-    """Serve until SIGTERM or SIGINT; a second signal ends the drain.
+    """Serve until SIGTERM, SIGINT or SIGHUP; a second signal ends the drain.
 
     Raises:
         ConfigError: The input cannot be used. TransportError: a port cannot be bound.
@@ -127,7 +127,7 @@ def _signals() -> tuple[asyncio.Event, asyncio.Event]:
         (hurry if stop.is_set() else stop).set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
     return stop, hurry
 
@@ -284,7 +284,7 @@ class Program:
             "gRPC port": lambda: "grpc_port" in self.ports,
         }
         if self.kubernetes is not None and self.kubernetes.elector is not None:
-            conditions["leadership"] = self.kubernetes.is_leader
+            conditions["leadership"] = self.kubernetes.is_in_charge
         return Readiness(conditions)
 
     def _arrange(self) -> None:

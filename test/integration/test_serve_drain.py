@@ -133,9 +133,10 @@ async def test_what_does_not_finish_in_time_is_ended(serve, drain, signals):
     assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 
 
-async def test_without_requests_the_process_is_gone_soon(serve):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["term", "hup"])
+async def test_without_requests_the_process_is_gone_soon(serve, number):
     async with serve("30s") as epp:
-        epp.signal(signal.SIGTERM)
+        epp.signal(number)
 
         assert await epp.exit_status(seconds=10) == 0
 

@@ -12,6 +12,9 @@ paused, as long as clocks run at about the same speed.
     candidate --takes a free or lapsed Lease--> leader
     leader --no renewal within the deadline · somebody else holds the Lease · stop--> candidate
 
+Who must not write twice asks ``is_leader``. Who only wants to be of use asks ``is_in_charge``, which
+stays with the last leader while the API server is away: nobody else can take over then.
+
 A Lease that vanishes counts as changed: its holder makes it again at once, the others wait for
 as long as they would have waited for the holder. A clean stop releases the Lease.
 Owns its task and what it has seen; everything else is the API server's.
@@ -28,7 +31,15 @@ from dataclasses import replace
 
 from epp.kube.api import KubeRequests
 from epp.kube.clock import LOOP_CLOCK, Clock, Timer
-from epp.kube.errors import ApiError, ConflictError, InvalidError, NotFoundError
+from epp.kube.errors import (
+    ApiError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    ServerError,
+    TooManyRequestsError,
+    UnreachableError,
+)
 from epp.kube.lease import (
     MAX_INT32,
     NO_RECORD,
@@ -51,6 +62,9 @@ DEFAULT_SETTINGS = LeaseSettings()
 
 _SHORTEST_WAIT_SECONDS = 0.01
 """Before looking at a Lease that is about to lapse: keeps rounding from becoming a busy loop."""
+
+_AWAY = (UnreachableError, TooManyRequestsError, ServerError)
+"""The API server answers nobody, as far as we can tell."""
 
 _RELEASED_SECONDS = 1
 """Duration in a released record: the shortest that the API admits."""
@@ -108,11 +122,28 @@ class LeaderElector:
         self._lapse_timer: Timer | None = None
         self._may_hold = False
         self._trouble: type[ApiError] | None = None
+        self._away_at: float | None = None
 
     @property
     def is_leader(self) -> bool:
         """We lead now. Exact at any moment, also right after this process was paused."""
         return self._leading and self._clock.time() < self._lapses_at
+
+    @property
+    def is_in_charge(self) -> bool:
+        """We lead, or led last and hear just now that the API server is away.
+
+        Not exact: whoever is cut off from an API server that others reach keeps it.
+        """
+        if self.is_leader:
+            return True
+        led_last = self._may_hold and self._record.holder == self._identity
+        away_at = self._away_at
+        return (
+            led_last
+            and away_at is not None
+            and self._clock.time() - away_at < self._settings.renew_deadline_seconds
+        )
 
     @property
     def leader(self) -> str:
@@ -150,12 +181,15 @@ class LeaderElector:
         try:
             await self._renew_or_acquire()
         except ConflictError as exc:
+            self._away_at = None
             self._log.debug("somebody else wrote the lease", error=exc)
         except ApiError as exc:
+            self._away_at = self._clock.time() if isinstance(exc, _AWAY) else None
             if self._trouble is not type(exc):
                 self._trouble = type(exc)
                 self._log.warning("lease cannot be used, trying again", error=exc)
         else:
+            self._away_at = None
             if self._trouble is not None:
                 self._trouble = None
                 self._log.info("lease can be used again")
