@@ -66,6 +66,9 @@ GC_THRESHOLDS = (50_000, 20, 20)
 """Allocations until a collection of the youngest generation, and such collections until one of the
 next; Python's own are 700, 10 and 10."""
 
+ANNOUNCE_SECONDS = 5.0
+"""While draining: how often gateways that have connected since are asked to go elsewhere."""
+
 STOP_GRACE_SECONDS = 1.0
 """After the drain: what is still open then is the gateway's access log, which never ends."""
 
@@ -205,13 +208,20 @@ class Program:
         return failed
 
     async def drain(self, hurry: asyncio.Event) -> None:
-        """Turn unready, then let what runs finish, within the drain time."""
+        """Turn unready, send gateways elsewhere, and let what runs finish, within the drain time.
+
+        Whoever comes nevertheless is served: other replicas may not be known yet.
+        """
         self.readiness.drain()
         if self.kubernetes is not None:
             await self.kubernetes.resign()
-        deadline = time.monotonic() + self.options.drain_seconds
+        now = announce_at = time.monotonic()
+        deadline = now + self.options.drain_seconds
         log.info("draining", requests=self.ext_proc.open_streams)
-        while time.monotonic() < deadline and not hurry.is_set() and not self._quiet():
+        while (now := time.monotonic()) < deadline and not hurry.is_set() and not self._quiet():
+            if now >= announce_at:
+                self.grpc.transport.announce_shutdown()
+                announce_at += ANNOUNCE_SECONDS
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(hurry.wait(), 0.05)
 

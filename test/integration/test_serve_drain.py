@@ -5,7 +5,9 @@ import signal
 import grpc
 import pytest
 
+from epp.handlers.server import PROCESS_METHOD
 from epp.testing.ext_proc_client import GATEWAY, LEAN, ExtProcClient, set_headers
+from epp.testing.raw_http2 import Kind, raw_peer, request
 from epp.testing.serve import Serve
 from epp.testing.stack import eventually, free_port
 
@@ -107,6 +109,24 @@ async def test_the_process_waits_for_a_request_whose_body_is_still_on_its_way(se
 
     assert answer[DESTINATION] == endpoint
     assert (code, status) == (grpc.StatusCode.OK, 0)
+
+
+async def test_gateways_are_sent_elsewhere_at_once_and_served_meanwhile(tmp_path, endpoint):
+    arguments = ("--endpoint", endpoint, "--secure-serving=false", "--drain-timeout=60s")
+    async with Serve(tmp_path, *arguments) as epp:
+        async with raw_peer(epp.grpc_port) as gateway:
+            await gateway.send(request(1, PROCESS_METHOD.encode()))
+            await gateway.settle()
+
+            epp.signal(signal.SIGTERM)
+            told = await gateway.read_until(Kind.GOAWAY)
+            await gateway.send(request(3, b"/no.Service/Method", end=True))
+            answered = await gateway.read_until(Kind.HEADERS, 3)
+        status = await epp.exit_status(seconds=10)
+
+    assert (int.from_bytes(told.payload[:4], "big"), told.code) == (2**31 - 1, 0)
+    assert answered.stream_id == 3
+    assert status == 0
 
 
 @pytest.mark.parametrize(

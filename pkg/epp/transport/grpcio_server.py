@@ -99,6 +99,9 @@ class GrpcioServer:
         self._server = server
         return port
 
+    def announce_shutdown(self) -> None:
+        """Do nothing: the library tells its peers when it stops, and not before."""
+
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new streams, let open ones finish for at most the grace time, then end them.
 

@@ -88,6 +88,7 @@ class NativeProtocol(asyncio.Protocol):
         )
         self.heard_at = self._made_at = self._moved_at = loop.time()
         self.closing = False
+        self._announced = False
         self._transport: asyncio.Transport | None = None
         self._writable = True
         self._reading = True
@@ -166,10 +167,12 @@ class NativeProtocol(asyncio.Protocol):
         return self.connection.open_streams == 0
 
     def announce_shutdown(self) -> None:
-        """Ask the peer to go elsewhere, and find out when it has heard."""
-        if self.closing:
+        """Ask the peer, once, to go elsewhere, and find out when it has heard."""
+        if self.closing or self._announced:
             return
+        self._announced = True
         self.connection.engine.announce_shutdown()
+        self._flush()  # the engine sends pings first
         self.connection.engine.ping(NOTICE_PING)
         self._flush()
 

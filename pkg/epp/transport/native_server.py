@@ -1,29 +1,26 @@
 """NativeServer: the transport that answers straight from the socket (HTTP/2 by ``http2``).
 
 The same seam as the transport on ``grpc.aio``, for a fraction of its cost: no task, future or
-queue per stream or message. ``stop`` drains in the two steps of RFC 9113: a notice that lets
-streams on the way arrive, then the last stream's number.
+queue per stream or message. It drains in the two steps of RFC 9113: a notice, after which peers
+open their streams elsewhere while those on the way arrive (``announce_shutdown``), then the last
+stream's number (``stop``).
 Reference: the measured costs of both transports are in docs/performance.md.
 """
 
 import asyncio
-import contextlib
-import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from epp.errors import TransportError
 from epp.logs import get_logger
 from epp.transport.limits import DEFAULT_LIMITS, TransportLimits
+from epp.transport.listening import BACKLOG, listen
 from epp.transport.native_protocol import NativeProtocol
 from epp.transport.stats import TransportStats
 from epp.transport.stream import Services
 from epp.transport.tls_context import TlsContext
 
 log = get_logger(__name__)
-
-BACKLOG = 1024
 
 NOTICE_SECONDS = 0.5
 """Between the notice and the last number: longer than a round trip to any gateway."""
@@ -88,9 +85,9 @@ class NativeServer:
         return len(self._protocols)
 
     async def start(self) -> int:
-        """Bind and serve; return the port. Raises TransportError naming the address."""
+        """Bind and serve; return the port. Raises ListenError naming address and reason."""
         loop = asyncio.get_running_loop()
-        listener = self._bind()
+        listener = listen(self._host, self._port, reuse_port=self._reuse_port)
         self._server = await loop.create_server(
             lambda: NativeProtocol(self, self._services, self._limits, self.stats, loop),
             sock=listener,
@@ -100,6 +97,11 @@ class NativeServer:
         )
         self._keeper = loop.call_later(self._limits.check_seconds, self._look_after)
         return int(listener.getsockname()[1])
+
+    def announce_shutdown(self) -> None:
+        """Ask every peer to open its next streams elsewhere; serve on, also who connects now."""
+        for protocol in list(self._protocols):
+            protocol.announce_shutdown()
 
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new streams, let open ones finish for at most the grace time, then end them.
@@ -112,8 +114,7 @@ class NativeServer:
         server.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_seconds
-        for protocol in list(self._protocols):
-            protocol.announce_shutdown()
+        self.announce_shutdown()
         await self._until_heard(min(deadline, loop.time() + NOTICE_SECONDS))
         for protocol in list(self._protocols):
             protocol.go_away()
@@ -183,47 +184,3 @@ class NativeServer:
             "ssl_handshake_timeout": self._limits.handshake_seconds,
             "ssl_shutdown_timeout": TLS_END_SECONDS,
         }
-
-    def _bind(self) -> socket.socket:
-        named = self._host and ":" not in self._host
-        shown = f"{self._host}:{self._port}" if named else f"[{self._host or '::'}]:{self._port}"
-        try:
-            family, address = _address(self._host, self._port)
-            listener = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as exc:
-            raise TransportError(f"cannot listen on {shown}: {exc.strerror or exc}") from exc
-        with contextlib.ExitStack() as undo:
-            undo.callback(listener.close)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self._reuse_port:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            try:
-                listener.bind(address)
-            except OSError as exc:
-                raise TransportError(f"cannot listen on {shown}: {exc.strerror}") from exc
-            listener.setblocking(False)
-            undo.pop_all()
-        return listener
-
-
-def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """Where to bind; empty is every address of both families, where the machine has both."""
-    if not host:
-        family = socket.AF_INET6 if _has_ipv6() else socket.AF_INET
-        return family, ("::" if family == socket.AF_INET6 else "0.0.0.0", port)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return family, (str(address[0]), port)
-
-
-def _has_ipv6() -> bool:
-    if not socket.has_ipv6:
-        return False
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True

@@ -105,6 +105,13 @@ class Transport(Protocol):
         """Bind and serve; return the port (useful with port 0). Raises TransportError."""
         ...
 
+    def announce_shutdown(self) -> None:
+        """Ask peers to open their next streams elsewhere, where that can be said; serve on.
+
+        Who connects afterwards is asked by the next call.
+        """
+        ...
+
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new streams, let open ones finish for at most the grace time, then end."""
         ...
