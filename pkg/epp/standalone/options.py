@@ -63,7 +63,7 @@ examples:
   epp standalone --manifests ./pool --secure-serving      TLS between Envoy and the EPP, too
 
 Every flag of `epp serve` is accepted as well and handed to the EPP (`epp serve --help`), except
---eds-file. Unlike `epp serve` alone, the EPP listens on loopback and without TLS unless
+--eds-file, --metrics-cert-dir and --grpc-client-ca-file. Unlike `epp serve` alone, the EPP listens on loopback and without TLS unless
 --bind-address and --secure-serving say otherwise.
 """
 

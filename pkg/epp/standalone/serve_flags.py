@@ -24,6 +24,10 @@ _REFUSED = {
         "--metrics-cert-dir",
         "standalone mode reads the metrics port itself, in plain text",
     ),
+    "grpc_client_ca_file": (
+        "--grpc-client-ca-file",
+        "the Envoy of standalone mode has no client certificate to show",
+    ),
     "manifests": ("-manifests", "in standalone mode write it --manifests"),
     "endpoint": ("-endpoint", "in standalone mode write it --endpoint"),
 }

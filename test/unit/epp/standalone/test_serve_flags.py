@@ -74,6 +74,11 @@ def test_envoy_buffers_what_the_epp_can_receive_and_no_more(arguments, mib):
         pytest.param(["--eds-file", "x"], r"--eds-file: .*\(got 'x'\)", id="eds-file"),
         pytest.param(["-edsFile=x"], "--eds-file", id="eds-file-in-the-spelling-of-v0"),
         pytest.param(["--metrics-cert-dir", "d"], "--metrics-cert-dir", id="metrics-tls"),
+        pytest.param(
+            ["--secure-serving", "--grpc-client-ca-file", "ca.pem"],
+            "--grpc-client-ca-file: the Envoy .* no client certificate .*ca.pem",
+            id="client-certificates",
+        ),
         pytest.param(["-manifests", "d"], "write it --manifests", id="source-as-serve-spells-it"),
         pytest.param(["--grpc-prot", "1"], "did you mean --grpc-port", id="typo-of-serve"),
         pytest.param(["--drain-secnds", "1"], "did you mean --drain-seconds", id="typo-of-ours"),
