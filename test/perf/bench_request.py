@@ -95,6 +95,7 @@ class Setup:
 
 SETUPS = (
     Setup("lean", "native"),
+    Setup("lean", "native", tls=True),
     Setup("lean", "grpcio"),
     Setup("gateway", "native"),
     Setup("gateway", "native", tls=True),
