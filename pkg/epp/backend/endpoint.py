@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
 from typing import NewType
 
 EndpointKey = NewType("EndpointKey", str)
@@ -44,8 +43,4 @@ class Endpoint:
 
 def join_host_port(host: str, port: int) -> str:
     """Return ``host:port``, with brackets around an IPv6 address."""
-    try:
-        bracket = isinstance(ip_address(host), IPv6Address)
-    except ValueError:
-        bracket = False
-    return f"[{host}]:{port}" if bracket else f"{host}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

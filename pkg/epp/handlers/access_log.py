@@ -100,7 +100,6 @@ class ExpectedEntry:
 class _Entry(Struct, frozen=True):
     started_at: float
     report: AccessReport
-    bypassed: bool
 
 
 class AccessLog:
@@ -186,9 +185,8 @@ class AccessLog:
         found = _Entry(
             started_at=start.seconds + start.nanos / 1e9,
             report=access_report(entry),
-            bypassed=_bypassed(entry),
         )
-        if self._settle(found) or not found.bypassed:
+        if self._settle(found) or not _bypassed(entry):
             return
         if not self._unmatched:
             self._call_later(GRACE_SECONDS, self._give_up)
@@ -299,7 +297,8 @@ def _bypassed(entry: HTTPAccessLogEntry) -> bool:
         flags.upstream_connection_failure or flags.no_healthy_upstream or flags.upstream_overflow
     )
     picked = DESTINATION_HEADER in entry.request.request_headers
-    return bool(_served_by(common)) and not unreached and not picked
+    tried = common.upstream_remote_address.socket_address.address
+    return bool(tried) and not unreached and not picked
 
 
 def _usage(common: AccessLogCommon) -> TokenUsage | None:
