@@ -48,6 +48,7 @@ verify: $(VENV)/.installed-dev ## Format, lint, types, import rules, generated f
 	$(BIN)/python hack/gen_protos.py --check
 	$(BIN)/python hack/gen_metrics_docs.py --check
 	$(BIN)/python hack/gen_envoy_config.py --check
+	$(BIN)/python hack/lint_dockerfile.py
 
 fmt: $(VENV)/.installed-dev ## Format and fix what can be fixed
 	$(BIN)/ruff format

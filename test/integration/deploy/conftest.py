@@ -1,23 +1,22 @@
 """Fixtures: what kustomize makes of ``config/``, rendered once for each combination."""
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+HACK = str(ROOT / "hack")
 
 
 def load(name):
-    """A module of hack/, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"hack_{name}", ROOT / "hack" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """A module of hack/, which is no package: it finds its neighbours as when it is run."""
+    sys.path.insert(0, HACK)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(HACK)
 
 
 OVERLAYS = load("overlays")
@@ -46,6 +45,12 @@ def overlays():
 def lint():
     """Problems of an output, with the references of ours that lead out of it."""
     return lambda manifests: LINT.problems(manifests, OVERLAYS.EXTERNAL)
+
+
+@pytest.fixture(scope="session")
+def lint_with():
+    """Problems of an output, with what is said to be elsewhere."""
+    return LINT.problems
 
 
 @pytest.fixture(scope="session")

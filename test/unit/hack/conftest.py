@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 HACK = Path(__file__).resolve().parents[3] / "hack"
 GO = """#!/bin/sh
@@ -87,3 +88,14 @@ def hack(monkeypatch):
 @pytest.fixture
 def toolcache(hack):
     return hack("toolcache")
+
+
+@pytest.fixture
+def lint(hack):
+    return hack("lint_manifests")
+
+
+@pytest.fixture
+def check(lint):
+    """Problems of YAML."""
+    return lambda text, external=(): lint.problems(list(yaml.safe_load_all(text)), external)
