@@ -74,9 +74,9 @@ def flags_document() -> str:
         else:
             parts.append(_table(("Flag", "Default", "Meaning"), map(_flag_row, flags)))
     parts.append(
-        "## Environment\n\nA value that cannot be parsed is ignored, with a log line; only a bad\n`MODEL_SERVER_METRICS_SCHEME` is an error.\n"
+        "## Environment\n\nA value that cannot be parsed is ignored, with a log line; only a bad\n`MODEL_SERVER_METRICS_SCHEME` or `NAMESPACE` is an error, and a bad `POD_NAME` where it names the pool.\n"
     )
-    rows = [(f"`{s.name}`", f"`{s.default_text}`", s.help) for s in ENV_SETTINGS]
+    rows = [(f"`{s.name}`", _code(s.default_text), s.help) for s in ENV_SETTINGS]
     rows += [(f"`{f.env}`", _code(f.default_text), f"as `{f.spelling}`") for f in _with_env()]
     parts.append(_table(("Variable", "Default", "Meaning"), rows))
     return "\n".join(parts)

@@ -81,6 +81,13 @@ def build_kubernetes(options: Options, metrics: Metrics) -> Kubernetes:
         metrics.registry, metrics.name_sets, kinds=sorted({kind.resource.kind for kind in KINDS})
     )
     selector = options.endpoint_selector
+    if selector is not None:
+        log.info(
+            "serving pods by selector, without an InferencePool",
+            selector=str(selector),
+            namespace=pool.namespace,
+            target_ports=list(options.endpoint_target_ports),
+        )
     source = KubernetesSource(
         client,
         pool,
@@ -124,7 +131,7 @@ def _elector(
         client,
         namespace=pool.namespace,
         name=lease_name(pool),
-        identity=new_identity(),
+        identity=new_identity(options.pod_name),
         settings=LeaseSettings(
             lease_seconds=int(options.lease_duration_seconds),
             renew_deadline_seconds=options.lease_renew_seconds,

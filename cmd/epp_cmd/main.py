@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from epp import logs
 from epp.errors import ConfigError, TransportError
+from epp.server.flags import take_negative_values
+from epp.transport.listening import ListenError
 from epp.version import __version__
 
 DESCRIPTION = """\
@@ -53,6 +55,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def _suggestion(self, message: str) -> str:
         prefix = "unrecognized arguments: "
+        if message.endswith(": expected one argument"):
+            return "; a value that begins with a dash is written FLAG=VALUE"
         if not message.startswith(prefix):
             return f" (see {self.prog} --help)"
         words = message.removeprefix(prefix).split()
@@ -104,6 +108,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
 def _serve(arguments: list[str]) -> int:
     """The EPP alone: ext_proc, health and metrics servers."""
     from epp.server.options import add_serve_arguments, options_from
+    from epp.server.port_flags import flag_to_blame
     from epp.server.tls_settings import grpc_environment
 
     parser = _parser("serve", _serve.__doc__)
@@ -114,7 +119,10 @@ def _serve(arguments: list[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines are neither JSON nor ours
     from epp_cmd.runner import run  # imports grpc, which reads its environment then and only then
 
-    return _run(run(options))
+    try:
+        return _run(run(options))
+    except ListenError as exc:
+        raise TransportError(f"{flag_to_blame(options, exc)}: {exc}") from exc
 
 
 def _standalone(arguments: list[str]) -> int:
@@ -211,13 +219,15 @@ def _command_help() -> str:
 
 
 def _parser(command: str, description: str | None, epilog: str | None = None) -> ArgumentParser:
-    return ArgumentParser(
+    parser = ArgumentParser(
         prog=f"epp {command}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    take_negative_values(parser)
+    return parser
 
 
 def _run(job: Coroutine[Any, Any, int], *, fast: bool = True) -> int:

@@ -1,17 +1,24 @@
 """The gRPC port: which transport serves it, and its TLS."""
 
+import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from epp.errors import ConfigError
+from epp.errors import ConfigError, TransportError
 from epp.server.options import Options
-from epp.server.tls import ServingCertificate, serving_certificate
+from epp.server.tls import (
+    CertificatePair,
+    ServingCertificate,
+    load_client_ca,
+    serving_certificate,
+)
 from epp.transport.grpcio_server import GrpcioServer
 from epp.transport.limits import TransportLimits
 from epp.transport.stats import TransportStats
 from epp.transport.stream import Services, Transport
+from epp.transport.tls_context import CipherSuitesError, TlsContext
 
 _TLS_VERSIONS = {
     "VersionTLS10": ssl.TLSVersion.TLSv1,
@@ -67,19 +74,12 @@ def _native(
 ) -> GrpcPort:
     # Here, because its engine has no wheels for every platform that grpcio has.
     from epp.transport.native_server import NativeServer
-    from epp.transport.tls_context import TlsContext
 
     tls = None
     reload = None
     if certificate is not None:
-        tls = TlsContext(
-            certificate=certificate.pair.certificate,
-            key=certificate.pair.key,
-            client_ca=_read_ca(options.grpc_client_ca_file),
-            minimum_version=_TLS_VERSIONS[options.tls_min_version],
-            ciphers=options.tls_cipher_suites.openssl,
-        )
-        reload = _reloading(certificate, tls.replace)
+        tls = _tls_context(options, certificate)
+        reload = _reloading(options, certificate, tls)
     limits = TransportLimits(
         max_message_bytes=options.grpc_max_receive_bytes,
         max_send_bytes=options.grpc_max_send_bytes,
@@ -91,23 +91,38 @@ def _native(
     return GrpcPort(transport=transport, stats=transport.stats, reload=reload)
 
 
+def _tls_context(options: Options, certificate: ServingCertificate) -> TlsContext:
+    client_ca = b""
+    if options.grpc_client_ca_file is not None:
+        client_ca = load_client_ca(options.grpc_client_ca_file, flag="--grpc-client-ca-file")
+    with _naming_flags(options):
+        return TlsContext(
+            certificate=certificate.pair.certificate,
+            key=certificate.pair.key,
+            client_ca=client_ca,
+            minimum_version=_TLS_VERSIONS[options.tls_min_version],
+            ciphers=options.tls_cipher_suites.openssl,
+        )
+
+
 def _reloading(
-    certificate: ServingCertificate, replace: Callable[[bytes, bytes], None]
+    options: Options, certificate: ServingCertificate, tls: TlsContext
 ) -> Callable[[Path], bool]:
-    def reload(directory: Path) -> bool:
-        changed = certificate.reload(directory)
-        if changed:
-            replace(certificate.pair.certificate, certificate.pair.key)
-        return changed
+    def use(pair: CertificatePair) -> None:
+        with _naming_flags(options):
+            tls.replace(pair.certificate, pair.key)
 
-    return reload
+    return lambda directory: certificate.reload(directory, use)
 
 
-def _read_ca(path: Path | None) -> bytes:
-    if path is None:
-        return b""
+@contextlib.contextmanager
+def _naming_flags(options: Options) -> Iterator[None]:
+    """OpenSSL refuses more than the checks before it, such as a key that is too short."""
     try:
-        return path.read_bytes()
-    except OSError as exc:
-        text = f"cannot be read: {exc.strerror}"
-        raise ConfigError(text, source="--grpc-client-ca-file", value=str(path)) from exc
+        yield
+    except CipherSuitesError as exc:
+        names = ",".join(options.tls_cipher_suites.names)
+        raise ConfigError(str(exc), source="--tls-cipher-suites", value=names) from exc
+    except TransportError as exc:
+        shown = None if options.cert_path is None else str(options.cert_path)
+        raise ConfigError(str(exc), source="--cert-path", value=shown) from exc

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SPLIT = {"base": 50, "chat-r1": 25, "chat-r2": 25}
 REQUESTS = 3_000
 POINTS = 3
+NEVER = 4
 
 
 async def test_requests_are_served_by_every_pod_as_an_epp_chose(standalone, gateway):
@@ -38,21 +39,33 @@ async def test_a_streamed_reply_arrives_whole(gateway):
 
 
 async def test_a_split_is_met_within_three_points(gateway):
-    farthest = await points_off(gateway)
-    # A fair split of 3,000 requests is farther off once in 800 runs, twice in a row never.
-    if farthest > POINTS:
-        farthest = await points_off(gateway)
+    """The draws of a running EPP have no seed: a fair split is farther off once in 800 samples.
 
-    assert farthest <= POINTS
+    No chance makes it ``NEVER`` points (once in 80,000 samples), so such a miss is final. For one
+    in between as many requests again are asked, and all of them count together: the first sample
+    is not thrown away, and a split that is really off fails the more surely.
+    """
+    counted = await models_of(gateway)
+    farthest = points_off(counted)
+    if POINTS < farthest < NEVER:
+        counted += await models_of(gateway)
+        farthest = points_off(counted)
+
+    assert counted.keys() == SPLIT.keys()
+    assert farthest <= POINTS, counted
 
 
-async def points_off(gateway):
-    """How far the model that is farthest from its share is from it, in points."""
+async def models_of(gateway):
+    """Which models a sample of requests went to."""
     answers = await gateway.ask_many("chat", REQUESTS)
     assert Counter(answer.status for answer in answers) == {200: REQUESTS}
-    counted = Counter(answer.model for answer in answers)
-    assert counted.keys() == SPLIT.keys()
-    return max(abs(100 * counted[model] / REQUESTS - share) for model, share in SPLIT.items())
+    return Counter(answer.model for answer in answers)
+
+
+def points_off(counted):
+    """How far the model that is farthest from its share is from it, in points."""
+    total = counted.total()
+    return max(abs(100 * counted[model] / total - share) for model, share in SPLIT.items())
 
 
 async def test_metrics_are_for_readers_only(standalone, gateway):

@@ -24,7 +24,7 @@ from epp.backend.endpoint_table import EndpointTable
 from epp.datastore.endpoint_pool import EndpointPool
 from epp.datastore.model_store import ModelStore, oldest
 from epp.datastore.objective_store import ObjectiveStore
-from epp.datastore.pod_endpoints import endpoints_of
+from epp.datastore.pod_endpoints import active_ports_problem, endpoints_of
 from epp.datastore.rewrite_store import RankedRule, RewriteStore
 from epp.logs import get_logger
 from epp_api.core_v1 import Pod, pod_is_ready
@@ -34,6 +34,9 @@ from epp_api.v1alpha2.inferencemodelrewrite_types import InferenceModelRewrite
 from epp_api.v1alpha2.inferenceobjective_types import InferenceObjective
 
 log = get_logger(__name__)
+
+_SHOWN_CHARACTERS = 120
+"""Of an annotation in a log line."""
 
 
 class EndpointListener(Protocol):
@@ -71,6 +74,7 @@ class Datastore:
         self._objectives = ObjectiveStore()
         self._rewrites = RewriteStore()
         self._pods: dict[NamespacedName, tuple[EndpointKey, ...]] = {}
+        self._port_problems: dict[NamespacedName, tuple[str, str]] = {}
         self._listeners: list[EndpointListener] = []
 
     def add_endpoint_listener(self, listener: EndpointListener) -> None:
@@ -102,7 +106,7 @@ class Datastore:
             )
         self._pool = pool
         found = list(pods)
-        gone = set(self._pods) - {pod.metadata.key for pod in found}
+        gone = {*self._pods, *self._port_problems} - {pod.metadata.key for pod in found}
         for key in sorted(gone):
             self.pod_delete(key)
         for pod in found:
@@ -118,6 +122,7 @@ class Datastore:
         self._rewrites.clear()
         for key in sorted(self._pods):
             self.pod_delete(key)
+        self._port_problems.clear()
 
     def pool_selects(self, pod: Pod) -> bool:
         """Tell whether the pod belongs to the pool; False without one."""
@@ -139,12 +144,32 @@ class Datastore:
         pool = self._pool
         if pool is None:
             return
-        wanted = endpoints_of(pod, pool) if pod_is_ready(pod) and self.pool_selects(pod) else []
+        wanted: Sequence[Endpoint] = ()
+        if pod_is_ready(pod) and self.pool_selects(pod):
+            self._tell_port_problem(pod, pool)
+            wanted = endpoints_of(pod, pool)
         self._replace_endpoints(pod.metadata.key, wanted)
 
     def pod_delete(self, key: NamespacedName) -> None:
         """Forget a pod's endpoints. An unknown pod is ignored."""
+        self._port_problems.pop(key, None)
         self._replace_endpoints(key, [])
+
+    def _tell_port_problem(self, pod: Pod, pool: EndpointPool) -> None:
+        """Say once per change what is wrong with a pod's annotation: it may cost all endpoints."""
+        annotations, key = pod.metadata.annotations, pod.metadata.key
+        found = active_ports_problem(annotations, pool.target_ports)
+        if found is None:
+            self._port_problems.pop(key, None)
+            return
+        name, problem = found
+        value = annotations[name][:_SHOWN_CHARACTERS]
+        if self._port_problems.get(key) == (value, problem):
+            return
+        self._port_problems[key] = (value, problem)
+        log.warning(
+            "active ports cannot be used", pod=str(key), annotation=name, value=value, error=problem
+        )
 
     def _replace_endpoints(self, key: NamespacedName, wanted: Sequence[Endpoint]) -> None:
         keys = tuple(endpoint.key for endpoint in wanted)

@@ -19,6 +19,7 @@ from epp.kube.connection_settings import ConnectionSettings
 from epp.kube.credentials import Credentials, credentials_for
 from epp.kube.errors import ApiError, UnauthorizedError, UnreachableError, api_error
 from epp.kube.exec_plugin import CredentialsError
+from epp.kube.foreign_text import first_line
 from epp.version import __version__
 
 OPEN_SECONDS = 30.0
@@ -171,6 +172,7 @@ class KubeClient:
     async def close(self) -> None:
         """Close every connection. Idempotent; later requests are refused."""
         self._closed = True
+        await self._credentials.close()
         await self._connection.close()
 
     async def _send(
@@ -202,7 +204,7 @@ class KubeClient:
             if 200 <= answer.status < 300:
                 return answer
             try:
-                error = await _refusal(answer, what)
+                error = await _refusal(answer, what, authorization)
             finally:
                 answer.close()
             refused = isinstance(error, UnauthorizedError)
@@ -265,16 +267,15 @@ class _Lines:
             raise UnreachableError(f"{self._what}: an event is longer than {MAX_LINE_BYTES} bytes")
 
 
-async def _refusal(answer: Answer, what: str) -> ApiError:
-    """The error of an answer with a bad status."""
+async def _refusal(answer: Answer, what: str, authorization: str) -> ApiError:
+    """The error of an answer with a bad status; shows nothing of what we authorised with."""
     body = b""
     while len(body) < _MAX_ERROR_BYTES and (some := await answer.read_some()):
         body += some
     try:
-        status = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
-        status = None  # a proxy's page: the HTTP status says it all
+        status, text = msgspec.json.decode(body, type=dict[str, Any]), ""
+    except msgspec.DecodeError:  # of somebody in between, or of a server that expects TLS
+        status, text = None, first_line(body, hide=authorization)
     asked = answer.retry_after
-    return api_error(
-        what, answer.status, status, retry_after=float(asked) if asked.isdecimal() else None
-    )
+    retry_after = float(asked) if asked.isdecimal() else None
+    return api_error(what, answer.status, status, text=text, retry_after=retry_after)

@@ -30,6 +30,7 @@ from epp.kube.kubeconfig import (
     Cluster,
     Exec,
     Place,
+    Provider,
     User,
     choose_context,
     decode_base64,
@@ -45,7 +46,7 @@ log = get_logger(__name__)
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet puts token, CA and namespace of a pod's service account."""
 
-_AUTH_PROVIDERS = frozenset({"gcp", "oidc"})
+_OIDC_TO_REFRESH = ("refresh-token", "client-id", "client-secret", "idp-issuer-url")
 
 
 def load_settings(
@@ -84,14 +85,22 @@ def load_settings(
 def _asked_for(kubeconfig: Path | None, env: Mapping[str, str]) -> Sequence[Path]:
     if kubeconfig is not None:
         if not kubeconfig.is_file():
-            raise ConfigError("no such file", source="--kubeconfig", value=str(kubeconfig))
+            problem = _no_file(kubeconfig)
+            raise ConfigError(problem, source="--kubeconfig", value=str(kubeconfig))
         return [kubeconfig]
     listed = env.get("KUBECONFIG", "")
     named = [Path(name).expanduser() for name in listed.split(os.pathsep) if name]
     files = [file for file in named if file.is_file()]
     if named and not files:
-        raise ConfigError("none of the files exists", source="$KUBECONFIG", value=listed)
+        problem = _no_file(named[0]) if len(named) == 1 else "none of these is a file"
+        raise ConfigError(problem, source="$KUBECONFIG", value=listed)
     return files
+
+
+def _no_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a directory, not a file"
+    return "is not a regular file" if path.exists() else "no such file"
 
 
 def _is_in_cluster(env: Mapping[str, str], service_account: Path) -> bool:
@@ -249,14 +258,26 @@ def _identity(chosen: Chosen, server: str, ca_data: str, env: Mapping[str, str])
             raise place.error("token", "is not a token")
         return StaticAuthorization(header=f"Bearer {user.token}")
     if user.auth_provider is not None:
-        if user.auth_provider.name not in _AUTH_PROVIDERS:
-            raise place.error(
-                "auth-provider.name", "is not supported, only gcp and oidc", user.auth_provider.name
-            )
-        return AuthProvider(name=user.auth_provider.name, config=user.auth_provider.config or {})
+        return _auth_provider(user.auth_provider, place)
     if user.username:
         return StaticAuthorization(header=_basic(user.username, user.password or ""))
     return Anonymous()
+
+
+def _auth_provider(provider: Provider, place: Place) -> AuthProvider:
+    """OpenID Connect; the others are gone from kubectl, too, in favour of plugins."""
+    if provider.name != "oidc":
+        text = "is not supported, only oidc; use a credential plugin (exec)"
+        raise place.error("auth-provider.name", text, provider.name)
+    config = provider.config or {}
+    token = config.get("id-token", "")
+    if token and token.count(".") != 2:
+        raise place.error("auth-provider.config", "its id-token is not a JSON Web Token")
+    missing = [name for name in _OIDC_TO_REFRESH if not config.get(name)]
+    if not token and missing:
+        text = f"has no id-token, and {missing[0]} is missing to ask for one"
+        raise place.error("auth-provider.config", text)
+    return AuthProvider(name=provider.name, config=config)
 
 
 def _basic(username: str, password: str) -> str:

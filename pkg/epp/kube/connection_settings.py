@@ -63,10 +63,10 @@ class ExecPlugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthProvider:
-    """The older plugin mechanism: OpenID Connect, or Google's.
+    """The older plugin mechanism, of which OpenID Connect is left.
 
     Attributes:
-        name: ``oidc`` or ``gcp``.
+        name: ``oidc``.
         config: Its parameters; holds secrets.
     """
 

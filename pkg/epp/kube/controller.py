@@ -6,22 +6,26 @@ says what should happen next:
 ==================  ==================================================================
 outcome             what the controller does
 ==================  ==================================================================
-raises              count, log once, retry after the key's back-off
+raises              count, log, retry after the key's back-off
 ``requeue_after``   start the back-off over, process again after that many seconds
 ``requeue``         retry after the key's back-off
 otherwise           start the back-off over
 ==================  ==================================================================
 
+An error of the API server is logged as one line. Anything else is a defect until proven otherwise:
+its line says where, and the first of each kind and place carries the traceback.
 Reference: controller-runtime pkg/internal/controller/controller.go.
 """
 
 import asyncio
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from epp.kube.cache import KubeObject, ObjectCache, ObjectEvent
+from epp.kube.errors import ApiError
 from epp.kube.predicates import Predicate, everything
 from epp.kube.workqueue import QueueShutDownError, WorkQueue
 from epp.logs import get_logger
@@ -31,6 +35,10 @@ log = get_logger(__name__)
 
 T = TypeVar("T", bound=KubeObject)
 KeyMapper = Callable[[ObjectEvent[T]], Iterable[NamespacedName]]
+
+
+_SHOWN_TRACEBACKS = 100
+"""Places of errors that are remembered; a program that has more has told enough."""
 
 
 class Outcome(StrEnum):
@@ -101,6 +109,7 @@ class Controller:
         self._workers = workers
         self._on_outcome = on_outcome
         self._tasks: list[asyncio.Task[None]] = []
+        self._shown: set[tuple[type[Exception], str]] = set()
 
     def watch(
         self,
@@ -162,12 +171,29 @@ class Controller:
         except Exception as exc:
             failures = self.queue.failures(key) + 1
             log.error(
-                "reconcile failed", controller=self.name, key=str(key), error=exc, failures=failures
+                "reconcile failed",
+                controller=self.name,
+                key=str(key),
+                error=exc,
+                failures=failures,
+                **self._origin(exc),
             )
             return Outcome.ERROR, 0.0
         if result.requeue_after > 0:
             return Outcome.REQUEUE_AFTER, result.requeue_after
         return (Outcome.REQUEUE if result.requeue else Outcome.SUCCESS), 0.0
+
+    def _origin(self, exc: Exception) -> dict[str, object]:
+        """Where an unexpected error was raised; the whole way there when that is news."""
+        if isinstance(exc, ApiError):
+            return {}
+        last = traceback.extract_tb(exc.__traceback__)[-1]
+        place = f"{last.filename}:{last.lineno}"
+        if (type(exc), place) in self._shown or len(self._shown) >= _SHOWN_TRACEBACKS:
+            return {"at": place}
+        self._shown.add((type(exc), place))
+        # Both renderers print the field of this name as it is.
+        return {"at": place, "exception": "".join(traceback.format_exception(exc))}
 
     def _tell(self, outcome: Outcome) -> None:
         """Tell the observer; one that fails must not end the worker."""

@@ -6,6 +6,7 @@ something better. Every class here is owned by one client and one event loop.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from epp.kube.connection_settings import (
     TokenFile,
 )
 from epp.kube.exec_plugin import CredentialsError, ExecCredential, run_exec_plugin
+from epp.kube.workqueue import Backoff
 from epp.logs import get_logger
 
 log = get_logger(__name__)
@@ -37,6 +39,12 @@ EXPIRY_MARGIN_SECONDS = 10.0
 EXEC_SECONDS = 60.0
 """A plugin may have to ask an identity provider; longer than this it hangs."""
 
+EXEC_BACKOFF = Backoff(first_seconds=1.0, max_seconds=60.0)
+"""How long a plugin that failed is left alone: a second, doubling."""
+
+EXEC_REJECT_SECONDS = 10.0
+"""A token that is refused so soon after the plugin gave it is not replaced: it would be the same."""
+
 
 class Credentials(Protocol):
     """Who we are to the API server."""
@@ -52,6 +60,10 @@ class Credentials(Protocol):
 
     def reject(self, authorization: str) -> bool:
         """The server refused this value. True when there may be a better one now."""
+        ...
+
+    async def close(self) -> None:
+        """Nothing is asked any more: end what runs. Idempotent."""
         ...
 
 
@@ -74,6 +86,9 @@ class FixedCredentials:
     def reject(self, _authorization: str) -> bool:
         """There is no other."""
         return False
+
+    async def close(self) -> None:
+        """Nothing runs."""
 
 
 class TokenFileCredentials:
@@ -111,6 +126,9 @@ class TokenFileCredentials:
                 return False
         return authorization != self._header
 
+    async def close(self) -> None:
+        """Nothing runs."""
+
     def _read(self) -> None:
         try:
             token = self._path.read_text(encoding="ascii").strip()
@@ -135,24 +153,38 @@ class TokenFileCredentials:
 class ExecCredentials:
     """Credentials of a plugin, which runs when they are needed and not more often.
 
+    Whoever asks while it runs waits for that run. After a failure it is left alone for a while, and
+    whoever asks meanwhile is told of the failure. A run that nobody waits for any more goes on: the
+    next request will want what it brings.
+
     Args:
         plugin: What to run.
+        clock: Monotonic seconds.
         wall_clock: Unix seconds, for the expiry that the plugin names.
         timeout_seconds: How long one run may take.
+        draw: Uniform in [0, 1), for jitter.
     """
 
     def __init__(
         self,
         plugin: ExecPlugin,
         *,
+        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         timeout_seconds: float = EXEC_SECONDS,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._plugin = plugin
+        self._clock = clock
         self._wall_clock = wall_clock
         self._timeout_seconds = timeout_seconds
+        self._draw = draw
         self._credential: ExecCredential | None = None
-        self._running = asyncio.Lock()
+        self._given_at = float("-inf")
+        self._run: asyncio.Task[ExecCredential | None] | None = None
+        self._failure = ""
+        self._failures = 0
+        self._wait_until = float("-inf")
 
     @property
     def certificate(self) -> ClientCertificate | None:
@@ -161,18 +193,55 @@ class ExecCredentials:
 
     async def authorization(self) -> str:
         """The header; runs the plugin when there is none, or when it expires."""
-        async with self._running:
-            if self._credential is None or self._expired(self._credential):
-                self._credential = await run_exec_plugin(
-                    self._plugin, timeout_seconds=self._timeout_seconds
-                )
-        return _bearer(self._credential)
+        credential = self._credential
+        if credential is None or self._expired(credential):
+            credential = await self._fresh()
+        return _bearer(credential)
 
     def reject(self, authorization: str) -> bool:
-        """Forget what the plugin gave; it will run again."""
-        if self._credential is not None and _bearer(self._credential) == authorization:
-            self._credential = None
+        """Forget what the plugin gave, unless it just did: it would give the same again."""
+        if self._credential is None or _bearer(self._credential) != authorization:
+            return True
+        if self._clock() - self._given_at < EXEC_REJECT_SECONDS:
+            return False
+        self._credential = None
         return True
+
+    async def close(self) -> None:
+        """End a run."""
+        if self._run is not None:
+            self._run.cancel()
+            await asyncio.wait((self._run,))
+
+    async def _fresh(self) -> ExecCredential:
+        if self._run is None:
+            if self._clock() < self._wait_until:
+                raise CredentialsError(self._failure)
+            self._run = asyncio.create_task(self._run_plugin(), name="exec plugin")
+        run = self._run
+        await asyncio.wait((run,))  # unlike the task itself it can be cancelled alone
+        if run.cancelled():
+            raise CredentialsError(f"exec plugin {self._plugin.command} was ended")
+        credential = run.result()
+        if credential is None:
+            raise CredentialsError(self._failure)
+        return credential
+
+    async def _run_plugin(self) -> ExecCredential | None:
+        try:
+            credential = await run_exec_plugin(self._plugin, timeout_seconds=self._timeout_seconds)
+        except CredentialsError as exc:
+            self._failure = str(exc)
+            self._failures += 1
+            delay = EXEC_BACKOFF.delay_seconds(self._failures, self._draw())
+            self._wait_until = self._clock() + delay
+            return None
+        else:
+            self._failures = 0
+            self._credential, self._given_at = credential, self._clock()
+            return credential
+        finally:
+            self._run = None
 
     def _expired(self, credential: ExecCredential) -> bool:
         if credential.expires_at is None:
@@ -211,6 +280,9 @@ class AuthProviderCredentials:
         """Look at the expiry again. True when another token was there already."""
         self._fresh_until = float("-inf")
         return authorization != self._header
+
+    async def close(self) -> None:
+        """Nothing runs."""
 
     async def _load(self) -> str:
         from kubernetes.aio.client import Configuration

@@ -96,6 +96,7 @@ def api_error(
     status: int,
     payload: Mapping[str, Any] | None = None,
     *,
+    text: str = "",
     retry_after: float | None = None,
 ) -> ApiError:
     """Make the error of an answer.
@@ -104,11 +105,13 @@ def api_error(
         what: Verb and resource, e.g. ``list pods in namespace default``.
         status: HTTP status, or the ``code`` of an ERROR event.
         payload: The server's Status object, if it sent one.
+        text: What it said instead, fit to be shown.
         retry_after: Its Retry-After, in seconds.
     """
     status_object = payload or {}
     reason = str(status_object.get("reason") or "")
-    message = str(status_object.get("message") or f"HTTP status {status}")
+    bare = f"HTTP status {status}: {text}" if text else f"HTTP status {status}"
+    message = str(status_object.get("message") or bare)
     details = status_object.get("details")
     if retry_after is None and isinstance(details, Mapping):
         asked = details.get("retryAfterSeconds")

@@ -2,16 +2,19 @@
 
 ``record`` never waits, never raises and never asks the API server: one task writes, slowly.
 The same said again of the same object within a while is a repeat: it is counted, and the Event's
-``series`` is brought up to date now and then, so that a storm makes few writes. Whatever cannot
-be written is dropped and counted, with one log line when writing stops working and one when it
-works again.
+``series`` is brought up to date now and then, so that a storm makes few writes. A write that fails
+because the API server is away or busy is tried again a few times, ever more slowly, while others go
+on. Whatever cannot be written then is dropped and counted, with one log line when writing stops
+working and one when it works again.
 
 Owns a bounded TTL cache of recent Events, a queue of their keys (never more than one wish per
-key), and its task. The cache entry holds what is known, the queue only says who is due.
+key), the bounded set of those that are to be tried again, and its task. The cache entry holds what
+is known, the queue only says who is due.
 Reference: client-go tools/events/event_broadcaster.go (series). Departs from it: the note
 belongs to the identity of an Event, and pending repeats are written after a fixed time.
 """
 
+import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -23,11 +26,18 @@ from cachetools import TTLCache
 
 from epp.kube.api import KubeRequests
 from epp.kube.clock import LOOP_CLOCK, Clock
-from epp.kube.errors import ApiError, NotFoundError, TooManyRequestsError
+from epp.kube.errors import (
+    ApiError,
+    ConflictError,
+    NotFoundError,
+    ServerError,
+    TooManyRequestsError,
+    UnreachableError,
+)
 from epp.kube.manager import Loop
 from epp.kube.resource import EVENTS
 from epp.kube.timing import micro_time, sleep
-from epp.kube.workqueue import WorkQueue
+from epp.kube.workqueue import Backoff, WorkQueue
 from epp.logs import get_logger
 
 log = get_logger(__name__)
@@ -40,6 +50,13 @@ _NAME_CHARS = 253 - 17
 """Of the object's name in the Event's name, which is a DNS subdomain with a suffix of ours."""
 
 _REQUEST_SECONDS = 10.0
+
+_BACKOFF = Backoff(first_seconds=1.0, max_seconds=30.0)
+_MAX_RETRY_AFTER_SECONDS = 60.0
+"""A server that asks for more is asked again nevertheless."""
+
+_PASSES = (UnreachableError, TooManyRequestsError, ServerError)
+"""What may be otherwise in a moment, though nobody mends anything."""
 
 
 class EventType(StrEnum):
@@ -111,8 +128,10 @@ class EventSettings:
         series_seconds: Shortest time between two writes for the same Event.
         forget_seconds: An Event that was not repeated for so long is a new one the next time.
         remembered: Events that are remembered for repeats; the oldest make room.
-        queued: Events that may wait to be written; further new ones are dropped.
+        queued: Events that may wait to be written, and as many for another try; more are dropped.
         pause_seconds: Pause between two writes of any kind.
+        tries: Tries of one write while the API server is away, the first included.
+        backoff: Waits between them: two minutes with all of the tries, a restart of an API server.
     """
 
     series_seconds: float = 30.0
@@ -120,6 +139,8 @@ class EventSettings:
     remembered: int = 1024
     queued: int = 256
     pause_seconds: float = 0.05
+    tries: int = 8
+    backoff: Backoff = _BACKOFF
 
 
 DEFAULT_SETTINGS = EventSettings()
@@ -138,7 +159,7 @@ class _Saying:
 
 @dataclass(slots=True, kw_only=True)
 class _Known:
-    """What is known of a saying; ``name`` is empty until its Event exists."""
+    """What is known of a saying; ``name`` is empty until its Event was sent."""
 
     first_at: float
     last_at: float
@@ -146,6 +167,8 @@ class _Known:
     written_count: int = 0
     due_at: float
     name: str = ""
+    exists: bool = False
+    failures: int = 0
 
 
 class EventRecorder:
@@ -160,6 +183,7 @@ class EventRecorder:
         clock: Monotonic seconds and timers.
         wall: Seconds since the epoch; only written down.
         suffix: Gives an Event's name its unique end, at most 16 characters of a DNS label.
+        draw: Uniform in [0, 1), for jitter.
     """
 
     def __init__(
@@ -173,6 +197,7 @@ class EventRecorder:
         clock: Clock = LOOP_CLOCK,
         wall: Callable[[], float] = time.time,
         suffix: Callable[[], str] = lambda: uuid.uuid4().hex[:16],
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
         self._controller = controller
@@ -182,10 +207,12 @@ class EventRecorder:
         self._clock = clock
         self._wall = wall
         self._suffix = suffix
+        self._draw = draw
         self._queue: WorkQueue[_Saying] = WorkQueue(clock=clock)
         self._recent: TTLCache[_Saying, _Known] = TTLCache(
             settings.remembered, settings.forget_seconds, timer=clock.time
         )
+        self._again_at: dict[_Saying, float] = {}
         self._loop = Loop(f"event recorder {controller}", self._run)
         self._stopped = False
         self._trouble: type[ApiError] | None = None
@@ -227,7 +254,10 @@ class EventRecorder:
     async def stop(self) -> None:
         """Stop writing; what waits is dropped. Idempotent."""
         self._stopped = True
-        for _ in range(len(self._queue)):
+        now = self._clock.time()
+        later = sum(again_at > now for again_at in self._again_at.values())
+        self._again_at.clear()
+        for _ in range(len(self._queue) + later):
             self._observer.event_dropped(DropReason.STOPPED)
         await self._loop.stop()
         self._queue.shut_down()
@@ -249,6 +279,7 @@ class EventRecorder:
     async def _run(self) -> None:
         while True:
             saying = await self._queue.get()
+            self._again_at.pop(saying, None)
             known = self._recent.get(saying)
             if known is None:
                 self._observer.event_dropped(DropReason.FORGOTTEN)
@@ -258,7 +289,7 @@ class EventRecorder:
             await sleep(self._clock, self._settings.pause_seconds)
 
     async def _deliver(self, saying: _Saying, known: _Known) -> None:
-        """Write once; what fails waits for the next repeat."""
+        """Write once; what fails waits for another try, or for the next repeat."""
         known.due_at = self._clock.time() + self._settings.series_seconds
         count = known.count
         if count == known.written_count:
@@ -266,36 +297,68 @@ class EventRecorder:
         try:
             await self._write(saying, known)
         except ApiError as exc:
-            refused = 400 <= exc.status < 500 and not isinstance(exc, TooManyRequestsError)
-            self._observer.event_dropped(DropReason.REFUSED if refused else DropReason.FAILED)
-            if self._trouble is not type(exc):
-                self._trouble = type(exc)
-                log.warning("events are dropped", controller=self._controller, error=exc)
+            if not self._try_again(saying, known, exc):
+                self._drop(exc)
             return
-        known.written_count = count
+        known.written_count, known.failures = count, 0
         self._observer.event_written()
         if self._trouble is not None:
             self._trouble = None
             log.info("events are written again", controller=self._controller)
 
+    def _try_again(self, saying: _Saying, known: _Known, exc: ApiError) -> bool:
+        """Come back to a saying after a while; False when that is not worth it any more."""
+        known.failures += 1
+        full = len(self._again_at) >= self._settings.queued
+        if full or not isinstance(exc, _PASSES) or known.failures >= self._settings.tries:
+            known.failures = 0
+            return False
+        seconds = self._settings.backoff.delay_seconds(known.failures, self._draw())
+        seconds = max(seconds, min(exc.retry_after or 0.0, _MAX_RETRY_AFTER_SECONDS))
+        self._recent[saying] = known  # remembered for as long as from its last repeat
+        self._again_at[saying] = self._clock.time() + seconds
+        self._queue.add_after(saying, seconds)
+        log.debug("event is tried again", error=exc, retry_seconds=round(seconds, 2))
+        return True
+
+    def _drop(self, exc: ApiError) -> None:
+        passes = isinstance(exc, _PASSES)
+        self._observer.event_dropped(DropReason.FAILED if passes else DropReason.REFUSED)
+        if self._trouble is not type(exc):
+            self._trouble = type(exc)
+            log.warning("events are dropped", controller=self._controller, error=exc)
+
     async def _write(self, saying: _Saying, known: _Known) -> None:
-        if known.name:
-            try:
-                await self._patch(saying, known)
-            except NotFoundError:  # the API server forgets Events after an hour
-                known.name = ""
-            else:
-                return
-        await self._create(saying, known)
+        if not known.exists:
+            await self._create(saying, known)
+            return
+        try:
+            await self._patch(saying, known)
+        except NotFoundError:  # the API server forgets Events after an hour
+            known.name, known.exists = "", False
+            await self._create(saying, known)
 
     async def _create(self, saying: _Saying, known: _Known) -> None:
-        namespace = saying.regarding.namespace or "default"
+        """Make the Event, under the name that an earlier try had: it may have arrived."""
+        known.name = known.name or self._new_name(saying)
+        try:
+            await self._post(saying, known)
+        except ConflictError:
+            known.exists = True
+            if known.count > 1:
+                await self._patch(saying, known)
+        known.exists = True
+
+    def _new_name(self, saying: _Saying) -> str:
         stem = saying.regarding.name[:_NAME_CHARS].rstrip("-.")
-        name = f"{stem}.{self._suffix()}"
+        return f"{stem}.{self._suffix()}"
+
+    async def _post(self, saying: _Saying, known: _Known) -> None:
+        namespace = saying.regarding.namespace or "default"
         body: dict[str, Any] = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": name, "namespace": namespace},
+            "metadata": {"name": known.name, "namespace": namespace},
             "eventTime": micro_time(known.first_at),
             "reportingController": self._controller,
             "reportingInstance": self._instance,
@@ -314,7 +377,6 @@ class EventRecorder:
             timeout_seconds=_REQUEST_SECONDS,
             what=f"create {EVENTS.qualified} in namespace {namespace}",
         )
-        known.name = name
 
     async def _patch(self, saying: _Saying, known: _Known) -> None:
         namespace = saying.regarding.namespace or "default"

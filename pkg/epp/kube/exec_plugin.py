@@ -1,13 +1,16 @@
 """Run a credential plugin: a program that prints an ExecCredential.
 
 The plugin gets a deadline, no terminal, and its error output is shown shortened, without anything
-that looks like a secret. ``kubernetes.aio`` runs plugins too, but waits for ever for one that
-hangs, reads its pipes one after the other and swallows its errors.
+that looks like a secret. It runs in a session of its own: when it has to go, so do the processes
+that it started. ``kubernetes.aio`` runs plugins too, but waits for ever for one that hangs, reads
+its pipes one after the other and swallows its errors.
 Reference: kubernetes.io, "client-go credential plugins" (documents and versions).
 """
 
 import asyncio
-import re
+import contextlib
+import os
+import signal
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,12 +18,12 @@ import msgspec
 
 from epp.kube.client_certificate import ClientCertificate
 from epp.kube.connection_settings import ExecPlugin
+from epp.kube.foreign_text import without_secrets
 
 API_VERSIONS = frozenset(
     {"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
 )
 
-_SECRET = re.compile(r"[\w\-.=+]{32,}")
 _SHOWN = 300
 
 
@@ -64,14 +67,7 @@ async def run_exec_plugin(plugin: ExecPlugin, *, timeout_seconds: float) -> Exec
     """
     name = f"exec plugin {plugin.command}"
     try:
-        process = await asyncio.create_subprocess_exec(
-            plugin.command,
-            *plugin.args,
-            env={**plugin.env, "KUBERNETES_EXEC_INFO": _exec_info(plugin)},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        process = await _started(plugin)
     except (OSError, ValueError) as exc:
         hint = f"; {plugin.install_hint.strip()}" if plugin.install_hint else ""
         reason = exc.strerror if isinstance(exc, OSError) else "its arguments are not usable"
@@ -79,15 +75,46 @@ async def run_exec_plugin(plugin: ExecPlugin, *, timeout_seconds: float) -> Exec
     try:
         async with asyncio.timeout(timeout_seconds):
             output, complaint = await process.communicate()
-    except TimeoutError as exc:
-        raise CredentialsError(f"{name} did not end within {timeout_seconds:g} s") from exc
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    except BaseException as exc:
+        await _kill(process)
+        if isinstance(exc, TimeoutError):
+            text = f"{name} did not end within {timeout_seconds:g} s"
+            raise CredentialsError(text) from exc
+        raise
     if process.returncode != 0:
         raise CredentialsError(f"{name} ended with status {process.returncode}{_told(complaint)}")
     return _parse(name, plugin, output)
+
+
+async def _started(plugin: ExecPlugin) -> asyncio.subprocess.Process:
+    """Start the plugin. A cancellation waits for that: asyncio would kill the plugin alone."""
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            plugin.command,
+            *plugin.args,
+            env={**plugin.env, "KUBERNETES_EXEC_INFO": _exec_info(plugin)},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        ),
+        name="exec plugin starts",
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError, ValueError):
+            await _kill(await starting)
+        raise
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """End the plugin and what it started, also when only the latter keeps us waiting."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # A process that has left the session may hold the pipes, and asyncio would wait for it.
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+    await process.wait()
 
 
 def _exec_info(plugin: ExecPlugin) -> str:
@@ -99,7 +126,7 @@ def _exec_info(plugin: ExecPlugin) -> str:
 
 
 def _told(complaint: bytes) -> str:
-    text = _SECRET.sub("…", complaint.decode(errors="replace"))
+    text = without_secrets(complaint.decode(errors="replace"))
     line = " ".join(text.split())
     return f": {line[:_SHOWN]}" if line else ""
 

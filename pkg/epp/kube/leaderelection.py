@@ -70,9 +70,9 @@ _RELEASED_SECONDS = 1
 """Duration in a released record: the shortest that the API admits."""
 
 
-def new_identity() -> str:
-    """``<hostname>_<uuid>``: a restarted replica is another candidate."""
-    return f"{socket.gethostname()}_{uuid.uuid4()}"
+def new_identity(name: str = "") -> str:
+    """``<name>_<uuid>``, by default the host's name: a restarted replica is another candidate."""
+    return f"{name or socket.gethostname()}_{uuid.uuid4()}"
 
 
 class LeaderElector:

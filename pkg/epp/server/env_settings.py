@@ -26,7 +26,7 @@ class EnvSetting:
         name: Of the variable.
         field: Of ``Options``.
         parse: Text to value; raises ValueError with half a sentence.
-        default_text: The default of the field, for humans.
+        default_text: The default of the field, as a user would write it; empty is the empty text.
         help: What it means.
     """
 
@@ -49,9 +49,10 @@ ENV_SETTINGS = (
         name="POD_NAME",
         field="pod_name",
         parse=str,
-        default_text="empty",
-        help="name of the pod that we run in: identity in the Lease and in Events; with "
-        "--endpoint-selector the pool is named after its Deployment",
+        default_text="",
+        help="name of the pod that we run in: who reports our Events and, with a random suffix, "
+        "holds the Lease; empty is the host's name; with --endpoint-selector the pool is named "
+        "after its Deployment",
     ),
     EnvSetting(
         name="KV_CACHE_THRESHOLD",

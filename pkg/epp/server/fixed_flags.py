@@ -114,8 +114,8 @@ FIXED_FLAGS = (
     _fixed(
         "zap-stacktrace-level",
         accepted=("", "info", "error", "panic"),
-        refusal="must be info, error or panic (logs never carry stack traces)",
-        help="any level: logs never carry stack traces",
+        refusal="must be info, error or panic (no level adds stack traces to logs)",
+        help="any level: a stack trace is logged only where a reconciler raises, once per place",
         switch=False,
     ),
     _fixed(

@@ -8,6 +8,7 @@ Reference: llm-d-router ebab687 pkg/epp/server/options.go, GAIE v0.3.0 cmd/epp/m
 from epp.server.access_flags import ACCESS_FLAGS, KUBERNETES_FLAGS, parse_path
 from epp.server.fixed_flags import FIXED_FLAGS
 from epp.server.flags import Flag, one_of
+from epp.server.object_names import parse_namespace, parse_object_name
 from epp.server.observability_flags import LOG_FLAGS, METRICS_FLAGS
 from epp.server.quantities import (
     parse_bool,
@@ -58,7 +59,7 @@ POOL_FLAGS = (
         name="pool-name",
         field="pool_name",
         group=_POOL,
-        parse=str,
+        parse=lambda text: parse_object_name(text) if text else "",
         default="",
         default_text="the only pool there is, in manifests",
         metavar="NAME",
@@ -69,11 +70,12 @@ POOL_FLAGS = (
         name="pool-namespace",
         field="pool_namespace",
         group=_POOL,
-        parse=lambda text: text or None,
+        parse=lambda text: parse_namespace(text) if text else None,
         default=None,
         default_text="that of the only pool of this name in manifests; in a cluster that of our own "
         "pod, else default",
         env="NAMESPACE",
+        env_lenient=False,
         metavar="NAME",
         help="namespace of the InferencePool",
     ),

@@ -7,11 +7,14 @@ A value that cannot be parsed raises ConfigError right through argparse, naming 
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from epp.errors import ConfigError
+
+_NEGATIVE = re.compile(r"-\.?\d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ def camel_case(name: str) -> str:
 
 def add_flags(parser: argparse.ArgumentParser, flags: Iterable[Flag]) -> None:
     """Add every flag, grouped. Aliases work but are not listed."""
+    take_negative_values(parser)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for flag in flags:
         if flag.group not in groups:
@@ -91,6 +95,14 @@ def add_flags(parser: argparse.ArgumentParser, flags: Iterable[Flag]) -> None:
         group = groups[flag.group]
         _add(group, flag, (flag.spelling,), help_text=_help(flag))
         _add(group, flag, flag.aliases, help_text=argparse.SUPPRESS)
+
+
+def take_negative_values(parser: argparse.ArgumentParser) -> None:
+    """Let ``--drain-timeout -1s`` be a flag with a value, so that the value can be refused.
+
+    argparse takes a word with a dash for a flag unless it is a whole negative number.
+    """
+    parser._negative_number_matcher = _NEGATIVE  # noqa: SLF001 - it has no other way
 
 
 def _add(

@@ -7,7 +7,6 @@ only and must be quick. With a guard everything but the two probes needs its con
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 from prometheus_client.registry import CollectorRegistry
 
-from epp.errors import BadRequestError, TransportError
+from epp.errors import BadRequestError
 from epp.logs import get_logger
 from epp.server import metrics_page
 from epp.server.http_connection import (
@@ -26,6 +25,7 @@ from epp.server.http_connection import (
     plain,
     serve_connection,
 )
+from epp.transport.listening import listen
 
 log = get_logger(__name__)
 
@@ -115,9 +115,9 @@ class MetricsServer:
         """Listen, and return the port.
 
         Raises:
-            TransportError: The address cannot be bound.
+            ListenError: The address cannot be bound; names address and reason.
         """
-        listener = _bind(self._host, self._wanted_port)
+        listener = listen(self._host, self._wanted_port)
         patience = {} if self._tls is None else _TLS_PATIENCE
         self._server = await asyncio.start_server(
             self._accept, sock=listener, ssl=self._tls, **patience
@@ -256,15 +256,3 @@ def _plain_value(value: Any) -> object:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"no JSON for {type(value).__name__}")
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        if host:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, port), family=family)
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", port))
-    except (OSError, OverflowError) as exc:
-        raise TransportError(f"cannot listen on {host or '*'}:{port} for metrics: {exc}") from exc

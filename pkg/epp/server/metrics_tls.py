@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from epp.errors import ConfigError
-from epp.server.tls import CERTIFICATE_FILE, KEY_FILE, CertificatePair, load_pair
+from epp.server.tls import CERTIFICATE_FILE, KEY_FILE, CertificatePair, load_client_ca, load_pair
 
 CERTIFICATE_FLAG = "--metrics-cert-dir"
 CLIENT_CA_FLAG = "--metrics-client-ca-file"
@@ -57,7 +57,9 @@ class MetricsTls(ssl.SSLContext):
 
     def _load(self) -> tuple[tuple[CertificatePair, bytes], ssl.SSLContext]:
         pair = load_pair(self._directory, flag=CERTIFICATE_FLAG)
-        client_ca = b"" if self._client_ca_file is None else _read_ca(self._client_ca_file)
+        client_ca = b""
+        if self._client_ca_file is not None:
+            client_ca = load_client_ca(self._client_ca_file, flag=CLIENT_CA_FLAG)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
@@ -66,23 +68,7 @@ class MetricsTls(ssl.SSLContext):
         except (ssl.SSLError, OSError) as exc:  # replaced since, or weaker than OpenSSL allows
             text = f"cannot be served: {exc}"
             raise ConfigError(text, source=CERTIFICATE_FLAG, value=str(self._directory)) from exc
-        if self._client_ca_file is not None:
-            _require_clients_of(context, client_ca, self._client_ca_file)
+        if client_ca:
+            context.load_verify_locations(cadata=client_ca.decode("ascii"))
+            context.verify_mode = ssl.CERT_REQUIRED
         return (pair, client_ca), context
-
-
-def _read_ca(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        text = f"cannot be read: {exc.strerror}"
-        raise ConfigError(text, source=CLIENT_CA_FLAG, value=str(path)) from exc
-
-
-def _require_clients_of(context: ssl.SSLContext, client_ca: bytes, path: Path) -> None:
-    try:
-        context.load_verify_locations(cadata=client_ca.decode("ascii"))
-    except (ssl.SSLError, ValueError) as exc:
-        text = "holds no PEM certificate of a CA"
-        raise ConfigError(text, source=CLIENT_CA_FLAG, value=str(path)) from exc
-    context.verify_mode = ssl.CERT_REQUIRED

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from epp.errors import ConfigError
 from epp.server.option_values import GRPC_MARGIN_BYTES, Options
+from epp.server.port_flags import port_flags
 from epp.server.tls_settings import grpcio_refuses
 
 MAX_TARGET_PORTS = 8
@@ -103,11 +104,7 @@ def _check_lease(options: Options) -> None:
 
 def _check_ports(options: Options) -> None:
     seen: dict[int, str] = {}
-    for flag, port in (
-        ("--grpc-port", options.grpc_port),
-        ("--grpc-health-port", options.grpc_health_port),
-        ("--metrics-port", options.metrics_port),
-    ):
+    for flag, port in port_flags(options):
         if port != 0 and port in seen:
             raise ConfigError(f"is the port of {seen[port]} already", source=flag, value=port)
         seen[port] = flag

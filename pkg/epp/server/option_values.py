@@ -76,7 +76,7 @@ class Options:
     """Time between tries to get or renew the Lease; below the renew deadline."""
 
     pod_name: str = ""
-    """Our own pod, from POD_NAME; identity in the Lease and in Events. Empty outside of pods."""
+    """Our own pod, from POD_NAME: who we are in the Lease and in Events. Empty outside of pods."""
 
     eds_file: Path | None = None
     """File of endpoints to keep for Envoy; None keeps none, for gateways that know the pods."""

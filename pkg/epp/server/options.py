@@ -27,6 +27,7 @@ from epp.server.option_values import (
 )
 from epp.server.pod_environment import SERVICE_ACCOUNT, deployment_of, own_namespace
 from epp.server.tls_settings import join_cipher_suites
+from epp.server.unused_flags import unused_flags
 from epp.transport.limits import DEFAULT_LIMITS
 
 __all__ = ["Options", "add_serve_arguments", "options_from", "parse", "reject_unknown"]
@@ -91,10 +92,11 @@ def options_from(
     settings, more_notices = read_env_settings(env)
     notices += more_notices
     _merge_log_flags(values)
-    _join_lists(values, notices)
-    _default_certificate_reload(values, notices)
-    _default_metrics_auth(values, notices)
     _default_transport(values, notices)
+    notices += unused_flags(values)
+    _join_lists(values, notices)
+    _default_certificate_reload(values)
+    _default_metrics_auth(values, notices)
     _default_message_sizes(values)
     _raise_refresh_interval(values, notices)
     options = _build({**values, **settings, "notices": tuple(notices)})
@@ -128,12 +130,8 @@ def _join_lists(values: dict[str, Any], notices: list[Notice]) -> None:
         notices.append(Notice("cipher suites of TLS 1.3 cannot be chosen, all are offered", fields))
 
 
-def _default_certificate_reload(values: dict[str, Any], notices: list[Notice]) -> None:
-    wanted, has_files = values["cert_reload"], values["cert_path"] is not None
-    if wanted and not has_files:
-        fields = {"flag": "--enable-cert-reload"}
-        notices.append(Notice("nothing to reload without --cert-path, flag ignored", fields))
-    values["cert_reload"] = has_files and wanted is not False
+def _default_certificate_reload(values: dict[str, Any]) -> None:
+    values["cert_reload"] = values["cert_path"] is not None and values["cert_reload"] is not False
 
 
 def _default_metrics_auth(values: dict[str, Any], notices: list[Notice]) -> None:

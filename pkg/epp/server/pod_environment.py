@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from epp.errors import ConfigError
+from epp.server.object_names import parse_object_name
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 DEFAULT_NAMESPACE = "default"
@@ -36,7 +37,8 @@ def deployment_of(pod_name: str) -> str:
         text = "is required with --endpoint-selector: it names the pool (use the downward API)"
         raise ConfigError(text, source="POD_NAME")
     match = _POD_OF_DEPLOYMENT.fullmatch(pod_name)
-    if match is None:
-        text = "is not the name of a Deployment's pod, such as NAME-6b7f9c5d4-x2x9z"
-        raise ConfigError(text, source="POD_NAME", value=pod_name)
-    return match[1]
+    try:
+        return parse_object_name("" if match is None else match[1])
+    except ValueError as exc:
+        text = "is not the name of a Deployment's pod, such as name-6b7f9c5d4-x2x9z"
+        raise ConfigError(text, source="POD_NAME", value=pod_name) from exc

@@ -8,7 +8,8 @@ takes a second of CPU to make.
 
 import datetime as dt
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -55,16 +56,25 @@ class ServingCertificate:
         """Use another pair for new connections."""
         self._pair = pair
 
-    def reload(self, directory: Path) -> bool:
+    def reload(
+        self, directory: Path, use: Callable[[CertificatePair], None] = lambda _pair: None
+    ) -> bool:
         """Use what a directory holds now; tell whether that is another pair.
+
+        Args:
+            directory: Holds the files.
+            use: Told of another pair before it counts as the one in use.
 
         Raises:
             ConfigError: It cannot be served; the pair in use stays.
+            Exception: Whatever ``use`` raises, likewise.
         """
         pair = load_pair(directory)
-        changed = pair != self._pair
+        if pair == self._pair:
+            return False
+        use(pair)
         self._pair = pair
-        return changed
+        return True
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials for a port; the pair is looked up at every handshake.
@@ -110,6 +120,26 @@ def load_pair(directory: Path, *, flag: str = "--cert-path") -> CertificatePair:
     if _public_bytes(parsed.public_key()) != _public_bytes(private.public_key()):
         raise _unusable(key_file, f"does not belong to {CERTIFICATE_FILE}", flag)
     return CertificatePair(certificate=certificate, key=key)
+
+
+def load_client_ca(path: Path, *, flag: str) -> bytes:
+    """Read the CA whose certificates clients must show, and check that it is one.
+
+    Raises:
+        ConfigError: Names flag and file; never shows its content.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        text = f"cannot be read: {error.strerror}"
+        raise ConfigError(text, source=flag, value=str(path)) from error
+    try:
+        trying = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trying.load_verify_locations(cadata=content.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        text = "holds no PEM certificate of a CA"
+        raise ConfigError(text, source=flag, value=str(path)) from error
+    return content
 
 
 def self_signed_pair(*, names: Sequence[str], now: dt.datetime) -> CertificatePair:

@@ -175,9 +175,9 @@ class ApiFaults:
         """
         self._faults.answers.append(_Answer(match, status, times, retry_after_seconds))
 
-    def expire_watches(self, times: int | None = 1) -> None:
+    def expire_watches(self, times: int | None = 1, *, match: Match = is_watch) -> None:
         """Accept the next watches with 200 and end them with an ERROR event of code 410."""
-        self._faults.answers.append(_Answer(is_watch, 410, times, in_stream=True))
+        self._faults.answers.append(_Answer(match, 410, times, in_stream=True))
 
     def truncate_watches(self, times: int = 1) -> None:
         """Send only half of the next event of a watch, and end the answer there."""

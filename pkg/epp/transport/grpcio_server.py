@@ -21,8 +21,8 @@ from collections.abc import Awaitable, Callable
 import grpc
 import grpc.aio
 
-from epp.errors import TransportError
 from epp.logs import get_logger
+from epp.transport.listening import ListenError, listen
 from epp.transport.stream import (
     CloseReason,
     Metadata,
@@ -73,6 +73,8 @@ class GrpcioServer:
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self._services = services
+        self._host = host
+        self._port = port
         self._address = f"{host}:{port}" if host and ":" not in host else f"[{host or '::'}]:{port}"
         self._max_receive_bytes = max_receive_bytes
         self._max_send_bytes = -1 if max_send_bytes is None else max_send_bytes
@@ -86,15 +88,15 @@ class GrpcioServer:
         return len(self._streams)
 
     async def start(self) -> int:
-        """Bind and serve; return the port. Raises TransportError naming the address."""
+        """Bind and serve; return the port. Raises ListenError naming address and reason."""
         server = grpc.aio.server(options=self._options())
         server.add_generic_rpc_handlers((_Router(self._services, self._serve),))
         try:
             port = self._bind(server)
         except RuntimeError as error:
-            raise TransportError(f"cannot listen on {self._address}: {error}") from error
+            raise self._why_not() from error
         if port == 0:
-            raise TransportError(f"cannot listen on {self._address}")
+            raise self._why_not()
         await server.start()
         self._server = server
         return port
@@ -133,6 +135,15 @@ class GrpcioServer:
         if self._credentials is None:
             return server.add_insecure_port(self._address)
         return server.add_secure_port(self._address, self._credentials)
+
+    def _why_not(self) -> ListenError:
+        """Ask the system for the reason, which the library keeps to itself."""
+        try:
+            listen(self._host, self._port).close()
+        except ListenError as error:
+            return error
+        reason = "the gRPC library refuses it and does not say why"
+        return ListenError(self._host, self._port, reason, address_at_fault=False)
 
     def _options(self) -> list[tuple[str, int]]:
         return [

@@ -52,7 +52,7 @@ class StreamSender(Protocol):
 
     @property
     def metadata(self) -> Metadata:
-        """What the peer sent along with the request."""
+        """What the peer sent along with the request; for the factory, later it may be gone."""
         ...
 
     def hold(self, change_bytes: int) -> None:

@@ -5,7 +5,8 @@ the context that was loaded last. Contexts are made and replaced whole, so a con
 a certificate without its key, and a replaced certificate of another key type is gone. Connections
 that are open keep theirs.
 
-A handshake that fails, a plaintext client's among them, is one line at debug and one count.
+A handshake that fails, a plaintext client's among them, is one line at debug and one count; one
+that is given up, because it takes too long or its client leaves, is a count.
 """
 
 import contextlib
@@ -27,6 +28,10 @@ LEGACY_CIPHERS = "DEFAULT"
 """OpenSSL 3 speaks nothing below TLS 1.2 unless its security level is lowered, too."""
 
 
+class CipherSuitesError(TransportError):
+    """OpenSSL has none of the cipher suites that were asked for."""
+
+
 class TlsContext(ssl.SSLContext):
     """TLS of a port whose certificate can be replaced.
 
@@ -39,8 +44,8 @@ class TlsContext(ssl.SSLContext):
             OpenSSL. Those of TLS 1.3 cannot be chosen.
 
     Attributes:
-        errors: Counts failed handshakes as ``tls handshake``; a server counts elsewhere by
-            putting its own counter here.
+        errors: Counts failed handshakes as ``tls handshake`` and those given up as
+            ``tls unfinished``; a server counts elsewhere by putting its own counter here.
 
     Raises:
         TransportError: One of them cannot be served; nothing of a key is shown.
@@ -115,17 +120,25 @@ class TlsContext(ssl.SSLContext):
 
 
 class _Handshake(ssl.SSLObject):
-    """One connection, which tells of a handshake that fails."""
+    """One connection, which tells of a handshake that fails, or never ends."""
 
     errors: Counter[str] | None = None
+    _over = False
+
+    def __del__(self) -> None:
+        """Count a handshake that was given up: the event loop tells nobody of it."""
+        if self.errors is not None and not self._over:
+            self.errors["tls unfinished"] += 1
 
     def do_handshake(self) -> None:
         """Go on with the handshake."""
         try:
             super().do_handshake()
+            self._over = True
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as exc:
+            self._over = True
             if self.errors is not None:
                 self.errors["tls handshake"] += 1
             log.debug("tls handshake failed", reason=exc.reason or str(exc))
@@ -143,7 +156,7 @@ def _set_versions(context: ssl.SSLContext, minimum: ssl.TLSVersion, ciphers: str
     try:
         context.set_ciphers(ciphers)
     except ssl.SSLError as exc:
-        raise TransportError(f"no cipher suite of {ciphers!r} can be served") from exc
+        raise CipherSuitesError(f"no cipher suite of {ciphers!r} can be served") from exc
 
 
 def _require_clients_of(context: ssl.SSLContext, client_ca: bytes) -> None:

@@ -26,7 +26,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 USERS = {"alice": (), "bob": ("operators",)}
 TEST_SECONDS = 120
-WAITING = {"test_control_plane", "test_crd_lifecycle", "test_leader_election", "test_outages"}
+WAITING = {
+    "test_control_plane",
+    "test_crd_lifecycle",
+    "test_election_outage",
+    "test_leader_election",
+    "test_outages",
+    "test_replicas",
+}
 TEMPLATE = "of-the-template"
 """Rendered once with this namespace; each test has its own put in, which is quicker."""
 

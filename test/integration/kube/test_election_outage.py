@@ -1,12 +1,11 @@
 """Replicas that elect a leader, while the API server is away from all of them."""
 
 import asyncio
-import os
 
 import pytest
 
+from epp.testing import replicas
 from epp.testing.kube_manifests import pod, pool
-from epp.testing.serve import Serve
 from epp.testing.stack import eventually
 
 OUTAGE_SECONDS = 5.0
@@ -18,19 +17,7 @@ def replica(tmp_path, control_plane, account, people, faults):
     """One more replica, behind the proxy with faults."""
     kubeconfig = control_plane.kubeconfig(account.token, server=faults.url)
 
-    def made(name):
-        return Serve(
-            tmp_path,
-            *("--pool-name", "pool", "--pool-namespace", people.name),
-            *("--kubeconfig", str(kubeconfig), "--secure-serving=false"),
-            *("--metrics-endpoint-auth=false", "--drain-timeout=0", "--ha-enable-leader-election"),
-            *("--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s"),
-            "--leader-elect-retry-period=500ms",
-            env={**os.environ, "POD_NAME": name},
-            wait_serving=False,
-        )
-
-    return made
+    return lambda name: replicas.replica(tmp_path, kubeconfig, people.name, name)
 
 
 async def readiness(replicas):

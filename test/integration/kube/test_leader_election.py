@@ -6,7 +6,6 @@ knows, so that it can take over at once.
 
 import asyncio
 import itertools
-import os
 import signal
 import time
 
@@ -16,35 +15,19 @@ from epp.kube.client import KubeClient
 from epp.kube.leaderelection import LeaderElector
 from epp.kube.lease import LeaseSettings
 from epp.standalone import local_http
+from epp.testing import replicas
 from epp.testing.api_admin import identity
 from epp.testing.kube_manifests import model, pod, pool
-from epp.testing.serve import Serve
+from epp.testing.replicas import LEASE_SECONDS
 from epp.testing.stack import eventually
-
-LEASE_SECONDS = 3
-RETRY_SECONDS = 0.5
 
 
 @pytest.fixture
 def replica(tmp_path, control_plane, account, people):
     """One more replica of the endpoint picker."""
     kubeconfig = control_plane.kubeconfig(account.token)
-    names = itertools.count()
-
-    def made():
-        pod_name = f"epp-6b7f9c5d4-x2x9{next(names)}"
-        return Serve(
-            tmp_path,
-            *("--pool-name", "pool", "--pool-namespace", people.name),
-            *("--kubeconfig", str(kubeconfig), "--secure-serving=false"),
-            *("--metrics-endpoint-auth=false", "--drain-timeout=0"),
-            *("--ha-enable-leader-election", "--leader-elect-lease-duration", f"{LEASE_SECONDS}s"),
-            *("--leader-elect-renew-deadline=2s", f"--leader-elect-retry-period={RETRY_SECONDS}s"),
-            env={**os.environ, "POD_NAME": pod_name},
-            wait_serving=False,
-        )
-
-    return made
+    names = (f"epp-6b7f9c5d4-x2x9{number}" for number in itertools.count())
+    return lambda: replicas.replica(tmp_path, kubeconfig, people.name, next(names))
 
 
 async def is_ready(epp):

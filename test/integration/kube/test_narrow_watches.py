@@ -54,6 +54,20 @@ async def test_nothing_is_asked_for_beyond_the_pool(make_world, people, faults, 
     assert not any("secrets" in seen.path or "configmaps" in seen.path for seen in faults.requests)
 
 
+@WAYS
+async def test_of_a_pool_of_both_versions_the_pods_of_v1_are_asked_for(
+    make_world, people, faults, settings
+):
+    await people.put(old_pool(selector={"app": "y"}), pool())
+    await people.put(pod("mine"), pod("other", "10.0.1.1", labels={"app": "y"}))
+    async with make_world(faults.url, settings=settings) as world:
+        await world.serves("mine")
+        cached = {p.metadata.name for p in world.source.caches.pods.list()}
+
+    assert cached == {"mine"}
+    assert {seen.query["labelSelector"] for seen in reads_of(faults, "pods")} == {"app=x"}
+
+
 async def test_a_watch_of_a_stopped_endpoint_picker_is_closed(make_world, people, faults):
     await people.put(pool(), pod("a"))
     async with make_world(faults.url) as world:

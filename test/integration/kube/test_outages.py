@@ -5,7 +5,9 @@ that none fails, that what happened meanwhile is known afterwards, and that a po
 no more of them.
 """
 
+import asyncio
 import os
+import re
 import signal
 import time
 
@@ -21,6 +23,10 @@ from epp.testing.stack import eventually
 
 PORT = 8123
 """Nothing listens there: only where requests are sent is looked at."""
+
+
+GPU = {"tier": "gpu"}
+BOTH = {"app": "x", **GPU}
 
 
 def target(ip):
@@ -145,6 +151,61 @@ async def test_no_request_fails_on_a_bad_day(serve, people, faults):
     assert picks.failures == []
     assert picks.late(gone, seconds=0.2) == []
     assert "Traceback" not in epp.log_text()
+
+
+AWAY_SECONDS = 20.0
+LOOK_SECONDS = 5.0
+CAUGHT_UP_SECONDS = LOOK_SECONDS + 3.0
+"""Until the next look at the API server, and 1 s more each time it asks for that."""
+
+LOOKED = re.compile(r"list and watch failed .*UnreachableError.* retry_seconds=([\d.]+)")
+
+
+def once_each():
+    """Match the first watch of each kind."""
+    known = set()
+
+    def is_first(seen):
+        if not is_watch(seen) or seen.path in known:
+            return False
+        known.add(seen.path)
+        return True
+
+    return is_first
+
+
+async def test_a_restart_of_the_api_server_is_caught_up_with_in_seconds(serve, people, faults):
+    """It is away, then initialises, then has forgotten the versions that we know."""
+    await people.put(pool(ports=(PORT,)), pod("kept", "127.0.86.1", labels=BOTH))
+    await people.put(pod("gone", "127.0.86.2", labels=BOTH))
+    async with serve("-v=4") as epp, PickStream(epp.grpc_port) as picks:
+        await sees(epp, "kept", "gone")
+
+        await faults.refuse_connections()
+        back_at = time.monotonic() + AWAY_SECONDS
+        faults.answer(429, times=None, retry_after_seconds=1, match=once_each())
+        faults.expire_watches(times=None, match=once_each())
+        await people.put(pool(ports=(PORT,), selector=GPU))
+        await people.delete(pod("gone"))
+        await people.put(pod("new", "127.0.86.3", labels=GPU), pod("old", "127.0.86.4"))
+        await asyncio.sleep(back_at - time.monotonic())  # that long it is away: nothing to wait for
+        assert await pods_of(epp) == {"kept", "gone"}
+        faults.requests.clear()
+        began = time.monotonic()
+        await faults.accept_connections()
+
+        await sees(epp, "kept", "new")
+        waited = time.monotonic() - began
+        await picks.reaches({target("127.0.86.1"), target("127.0.86.3")})
+
+    looks = [float(seconds) for seconds in LOOKED.findall(epp.log_text())]
+    assert 2.0 < max(looks) <= LOOK_SECONDS
+    assert waited < CAUGHT_UP_SECONDS
+    assert picks.failures == []
+    for path in ("/api/v1/", f"/apis/{pool()['apiVersion']}/"):
+        statuses = [one.status for one in faults.seen(is_watch) if one.path.startswith(path)]
+        assert statuses[0] == 429
+        assert len(statuses) >= 3, "refused, expired, and then a good one"
 
 
 async def test_a_rotated_token_is_followed(serve, people, account, faults, token_file):

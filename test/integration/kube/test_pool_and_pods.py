@@ -171,6 +171,18 @@ ROWS = {
         event=put(pool(ports=(9000,))),
         want={"pod-0-rank-0": "10.0.0.1:9000"},
     ),
+    "the-selector-of-v1-counts-beside-v1alpha2": Row(
+        given=(old_pool(selector=OTHER), pod(), pod("c", "10.0.0.3", labels=OTHER)),
+        before={"c-rank-0": "10.0.0.3:8000"},
+        event=put(pool()),
+        want=READY,
+    ),
+    "the-selector-of-v1alpha2-counts-after-v1": Row(
+        given=(old_pool(selector=OTHER), pool(), pod(), pod("c", "10.0.0.3", labels=OTHER)),
+        before=READY,
+        event=delete(pool()),
+        want={"c-rank-0": "10.0.0.3:8000"},
+    ),
     "v1alpha2-takes-over-from-v1": Row(
         given=(old_pool(port=9000), pool(), pod()),
         before=READY,

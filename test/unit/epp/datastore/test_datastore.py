@@ -1,5 +1,8 @@
 """The datastore's invariants, driven directly; reconcilers have their own tests."""
 
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -123,6 +126,53 @@ def test_a_new_address_is_told_before_it_is_used(datastore: Datastore, listener:
 
     assert listener.journal == [("updated", "10.0.0.1:8000 10.0.0.9:8000", False)]
     assert targets(datastore) == ["10.0.0.9:8000"]
+
+
+def with_ports(value: str) -> Pod:
+    return make_pod(annotations={"llm-d.ai/active-ports": value})
+
+
+def port_warnings(logs: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(one["pod"], one["value"]) for one in logs if one["log_level"] == "warning"]
+
+
+def test_active_ports_that_cannot_be_used_are_told_once_per_change(datastore: Datastore) -> None:
+    with capture_logs() as logs:
+        datastore.pool_set(POOL, [with_ports("8000;8001")])
+        datastore.pool_set(POOL, [with_ports("8000;8001")])
+        datastore.pod_set(with_ports("8000;8001"))
+        datastore.pod_set(with_ports("all"))
+        datastore.pod_set(with_ports("8000"))
+        datastore.pod_set(with_ports("all"))
+
+    assert port_warnings(logs) == [(str(KEY), v) for v in ("8000;8001", "all", "all")]
+    assert targets(datastore) == []
+
+
+def test_active_ports_are_not_judged_while_the_pod_does_not_serve_the_pool(
+    datastore: Datastore,
+) -> None:
+    with capture_logs() as logs:
+        datastore.pool_set(POOL, [])
+        datastore.pod_set(make_pod(ready=False, annotations={"llm-d.ai/active-ports": "all"}))
+
+    assert port_warnings(logs) == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "not-listed", "pool-gone"])
+def test_what_was_told_of_a_pod_that_is_gone_is_forgotten(datastore: Datastore, how: str) -> None:
+    datastore.pool_set(POOL, [with_ports("all")])
+    if how == "deleted":
+        datastore.pod_delete(KEY)
+    elif how == "not-listed":
+        datastore.pool_set(POOL, [])
+    else:
+        datastore.pool_clear()
+
+    with capture_logs() as logs:
+        datastore.pool_set(POOL, [with_ports("all")])
+
+    assert port_warnings(logs) == [(str(KEY), "all")]
 
 
 def test_nothing_is_told_twice(datastore: Datastore, listener: Listener) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from epp.datastore.endpoint_pool import EndpointPool
-from epp.datastore.pod_endpoints import active_ports, endpoints_of
+from epp.datastore.pod_endpoints import active_ports, active_ports_problem, endpoints_of
 from epp.testing.builders import make_pod
 
 NEW = "llm-d.ai/active-ports"
@@ -58,3 +58,26 @@ def test_an_inactive_port_keeps_the_rank_of_the_others() -> None:
 )
 def test_active_ports_annotation(annotations: dict[str, str], want: set[int]) -> None:
     assert active_ports(annotations, (8000, 8001)) == want
+
+
+@pytest.mark.parametrize(
+    ("annotations", "problem"),
+    [
+        pytest.param({}, None, id="absent"),
+        pytest.param({NEW: "8000"}, None, id="one"),
+        pytest.param({NEW: ""}, None, id="none-on-purpose"),
+        pytest.param({NEW: " , "}, None, id="nothing-between-commas"),
+        pytest.param({NEW: "8000, 9999"}, None, id="another-pools-port-too"),
+        pytest.param(
+            {NEW: "9999"}, (NEW, "none of them is a target port of the pool"), id="foreign"
+        ),
+        pytest.param({NEW: "8000;8001"}, (NEW, "'8000;8001' is not a port"), id="separator"),
+        pytest.param({LEGACY: "8000, all"}, (LEGACY, "'all' is not a port"), id="word"),
+        pytest.param({NEW: "8000", LEGACY: "all"}, None, id="the-one-not-used"),
+        pytest.param({NEW: "x" * 99}, (NEW, f"{'x' * 40!r} is not a port"), id="shortened"),
+    ],
+)
+def test_an_annotation_that_was_meant_otherwise_is_found(
+    annotations: dict[str, str], problem: tuple[str, str] | None
+) -> None:
+    assert active_ports_problem(annotations, (8000, 8001)) == problem

@@ -1,14 +1,17 @@
 """Requests and watches over real HTTP: answers, refusals, deadlines, credentials."""
 
 import asyncio
+import re
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 
 from epp.kube import errors
 from epp.kube.client import KubeClient
+from epp.kube.connection_settings import ConnectionSettings, StaticAuthorization
 from epp.kube.errors import UnauthorizedError, UnreachableError
 from epp.kube.exec_plugin import CredentialsError
 from epp.kube.resource import LEASES, PODS
@@ -36,9 +39,15 @@ class Tokens:
             return True
         return False
 
+    async def close(self) -> None:
+        self.closed = True
+
 
 class NoCredentials:
     certificate = None
+
+    async def close(self) -> None:
+        pass
 
     async def authorization(self) -> str:
         raise CredentialsError("exec plugin x ended with status 1")
@@ -180,6 +189,63 @@ async def test_credentials_that_cannot_be_had_are_a_failed_request(kube) -> None
 
     assert kube.requests == []
     await client.close()
+
+
+async def test_closing_a_client_closes_its_credentials(kube) -> None:
+    tokens = Tokens("x")
+
+    await KubeClient(kube.settings(), credentials=tokens).close()
+
+    assert tokens.closed
+
+
+@asynccontextmanager
+async def says(body: bytes, status: str = "400 Bad Request"):
+    """A server that answers everything in its own words; repeats the request's authorization."""
+
+    async def answer(reader, writer) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        sent = re.search(rb"(?i)authorization: ([^\r]*)", head)
+        text = body.replace(b"%AUTH%", sent[1] if sent else b"")
+        length = str(len(text)).encode()
+        writer.write(b"HTTP/1.1 " + status.encode() + b"\r\nContent-Length: " + length)
+        writer.write(b"\r\nConnection: close\r\n\r\n" + text)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        pytest.param(
+            b"Client sent an HTTP request to an HTTPS server.\n",
+            "HTTP status 400: Client sent an HTTP request to an HTTPS server.",
+            id="tls-port",
+        ),
+        pytest.param(b"<html>\nno</html>", "HTTP status 400", id="page"),
+        pytest.param(b"", "HTTP status 400", id="nothing"),
+        pytest.param(b"you sent %AUTH%!", "HTTP status 400: you sent …!", id="our-token"),
+        pytest.param(b'{"message": "of a Status"}', "of a Status", id="status-object"),
+    ],
+)
+async def test_what_a_server_says_in_plain_text_is_told(body: bytes, told: str) -> None:
+    async with says(body) as server:
+        settings = ConnectionSettings(
+            server=server, identity=StaticAuthorization(header="Bearer t0p")
+        )
+        client = KubeClient(settings)
+
+        with pytest.raises(errors.InvalidError) as caught:
+            await client.request("GET", PATH, what="list pods")
+
+        await client.close()
+    assert str(caught.value) == f"list pods: {told}"
 
 
 async def test_a_hanging_server_costs_one_deadline(kube, client) -> None:

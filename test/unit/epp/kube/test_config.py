@@ -16,6 +16,13 @@ from epp.kube.connection_settings import (
 )
 from epp.testing.kubeconfigs import CA, PAIR, POD, SECRET, V1, b64, document, load, write
 
+OIDC = {
+    "refresh-token": SECRET,
+    "client-id": "epp",
+    "client-secret": SECRET,
+    "idp-issuer-url": "https://issuer",
+}
+
 
 def test_a_pod_uses_its_service_account(service_account: Path) -> None:
     settings = load_settings(None, "", POD, service_account=service_account)
@@ -154,9 +161,14 @@ def test_the_environment_names_a_proxy(tmp_path: Path) -> None:
             id="password",
         ),
         pytest.param(
-            {"auth-provider": {"name": "oidc", "config": {"id-token": "x"}}},
-            AuthProvider(name="oidc", config={"id-token": "x"}),
+            {"auth-provider": {"name": "oidc", "config": {"id-token": "x.y.z"}}},
+            AuthProvider(name="oidc", config={"id-token": "x.y.z"}),
             id="provider",
+        ),
+        pytest.param(
+            {"auth-provider": {"name": "oidc", "config": OIDC}},
+            AuthProvider(name="oidc", config=OIDC),
+            id="provider-that-has-to-ask",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """What is wrong with a configuration is named with file and field, and without secrets."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,37 @@ C, U = "clusters[name=c].cluster", "users[name=u].user"
         pytest.param(
             user(auth_provider={"name": "azure"}),
             f"{U}.auth-provider.name",
-            "is not supported",
+            "is not supported, only oidc",
             id="provider",
+        ),
+        pytest.param(
+            user(auth_provider={"name": "gcp"}),
+            f"{U}.auth-provider.name",
+            "is not supported, only oidc; use a credential plugin (exec) (got 'gcp')",
+            id="provider-that-kubectl-gave-up",
+        ),
+        pytest.param(
+            user(auth_provider={"name": "oidc"}),
+            f"{U}.auth-provider.config",
+            "has no id-token, and refresh-token is missing to ask for one",
+            id="provider-without-anything",
+        ),
+        pytest.param(
+            user(
+                auth_provider={
+                    "name": "oidc",
+                    "config": {"refresh-token": SECRET, "client-id": "x", "client-secret": SECRET},
+                }
+            ),
+            f"{U}.auth-provider.config",
+            "idp-issuer-url is missing",
+            id="provider-without-issuer",
+        ),
+        pytest.param(
+            user(auth_provider={"name": "oidc", "config": {"id-token": SECRET}}),
+            f"{U}.auth-provider.config",
+            "its id-token is not a JSON Web Token",
+            id="provider-with-another-token",
         ),
         pytest.param(
             plugin(apiVersion="v0"), f"{U}.exec.apiVersion", "must be one of", id="plugin-version"
@@ -174,6 +204,30 @@ def test_a_missing_configuration_names_where_it_was_looked_for(
         load_settings(Path(flag) if flag else None, "", env, service_account=tmp_path / "sa")
 
     assert caught.value.source == source
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        pytest.param("gone", "no such file", id="missing"),
+        pytest.param("folder", "is a directory, not a file", id="directory"),
+        pytest.param("pipe", "is not a regular file", id="pipe"),
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True], ids=["flag", "variable"])
+def test_what_is_no_kubeconfig_file_is_told_what_it_is(
+    tmp_path: Path, name: str, problem: str, listed: bool
+) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / name
+    env = {"KUBECONFIG": str(path)} if listed else {}
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None if listed else path, "", env, service_account=tmp_path / "sa")
+
+    source = "$KUBECONFIG" if listed else "--kubeconfig"
+    assert str(caught.value) == f"{source}: {problem} (got {str(path)!r})"
 
 
 def test_a_wrong_service_port_is_named(service_account: Path) -> None:

@@ -136,6 +136,9 @@ class Certificates:
     def reject(self, authorization: str) -> bool:
         return False
 
+    async def close(self) -> None:
+        pass
+
 
 async def test_a_new_certificate_means_new_connections(tls_server) -> None:
     client = KubeClient(trusting(tls_server), credentials=Certificates())

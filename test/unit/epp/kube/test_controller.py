@@ -1,14 +1,19 @@
 """What a controller does with each outcome, and that it survives every reconciler."""
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 
+import orjson
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from epp.kube.cache import ObjectCache
 from epp.kube.controller import Controller, Outcome, Result
+from epp.kube.errors import ForbiddenError
 from epp.kube.workqueue import Backoff, WorkQueue
+from epp.logs import configure
 from epp.testing.builders import make_pod
 from epp.testing.fake_clock import FakeClock
 from epp_api.core_v1 import Pod
@@ -111,18 +116,80 @@ async def test_outcome_decides_when_the_key_comes_back(
         assert len(rig.queue) == 1
 
 
-async def test_a_failure_is_logged_once_without_a_traceback() -> None:
-    rig = Rig(raising(OSError("disk on fire")))
+async def test_a_failure_of_the_api_server_is_one_line() -> None:
+    rig = Rig(raising(ForbiddenError("patch pods: no rule", status=403)))
     rig.queue.add(KEY)
 
     with capture_logs() as logs:
         await rig.process()
 
     (line,) = logs
-    assert line["event"] == "reconcile failed"
-    assert line["log_level"] == "error"
-    assert (line["controller"], line["key"], line["failures"]) == ("pod", "default/pod-0", 1)
-    assert isinstance(line["error"], OSError)
+    assert line.pop("error").status == 403
+    assert line == {
+        "logger_name": "epp.kube.controller",
+        "event": "reconcile failed",
+        "log_level": "error",
+        "controller": "pod",
+        "key": "default/pod-0",
+        "failures": 1,
+    }
+
+
+def divides_by(number: int) -> float:
+    return 1 / number
+
+
+async def test_a_defect_of_a_reconciler_shows_the_way_to_it_once() -> None:
+    async def act(key: NamespacedName) -> Result:
+        if key == OTHER:
+            raise LookupError("another defect")
+        divides_by(0)
+        return Result()
+
+    rig = Rig(Scripted(act))
+
+    with capture_logs() as logs:
+        for key in (KEY, KEY, NamespacedName("default", "pod-2"), OTHER):
+            rig.queue.add(key)
+            await rig.process()
+
+    shown = ["exception" in line for line in logs]
+    assert shown == [True, False, False, True]
+    place = f"{__file__}:{divides_by.__code__.co_firstlineno + 1}"
+    assert [line["at"] for line in logs[:3]] == [place] * 3
+    assert "return 1 / number" in logs[0]["exception"]
+    assert logs[0]["exception"].endswith("ZeroDivisionError: division by zero\n")
+    assert [line["failures"] for line in logs] == [1, 2, 1, 1]
+
+
+@pytest.fixture
+def output():
+    """Log lines as an operator gets them; the configuration is the process's."""
+    before = structlog.get_config()
+    stream = io.StringIO()
+    yield stream
+    structlog.configure(**before)
+
+
+@pytest.mark.parametrize("json", [False, True], ids=["console", "json"])
+async def test_both_log_formats_show_the_traceback_and_no_variables(
+    output: io.StringIO, json: bool
+) -> None:
+    async def act(_key: NamespacedName) -> Result:
+        password = "s3cr3t"
+        return Result(requeue_after=divides_by(len(password) - 6))
+
+    configure(json=json, stream=output)
+    rig = Rig(Scripted(act))
+    rig.queue.add(KEY)
+
+    await rig.process()
+
+    text = output.getvalue()
+    shown = orjson.loads(text)["exception"] if json else text
+    assert 'Traceback (most recent call last):\n  File "' in shown
+    assert "return 1 / number\n" in shown
+    assert "password = " not in shown
 
 
 async def test_events_pass_the_predicate_and_become_keys() -> None:

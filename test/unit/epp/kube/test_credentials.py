@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from epp.kube.connection_settings import (
     TokenFile,
 )
 from epp.kube.credentials import (
+    EXEC_REJECT_SECONDS,
     TOKEN_FILE_SECONDS,
     AuthProviderCredentials,
     ExecCredentials,
@@ -44,6 +46,8 @@ async def test_fixed_credentials_never_change() -> None:
     assert await nobody.authorization() == ""
     assert await somebody.authorization() == "Bearer x"
     assert not somebody.reject("Bearer x")
+    await somebody.close()
+    assert await somebody.authorization() == "Bearer x"
 
 
 async def test_a_token_file_is_read_again_after_a_while(token_file: Path) -> None:
@@ -136,13 +140,117 @@ async def test_a_plugin_runs_again_shortly_before_its_token_expires(tmp_path: Pa
 
 
 async def test_a_plugin_runs_again_when_its_token_is_rejected(tmp_path: Path) -> None:
-    credentials = ExecCredentials(counting_plugin(tmp_path))
+    clock = FakeClock()
+    credentials = ExecCredentials(counting_plugin(tmp_path), clock=clock)
     first = await credentials.authorization()
+    clock.advance(EXEC_REJECT_SECONDS)
 
     assert credentials.reject(first)
     assert await credentials.authorization() == "Bearer 2"
     assert credentials.reject(first)
     assert await credentials.authorization() == "Bearer 2"
+
+
+async def test_a_token_that_is_rejected_at_once_is_not_worth_another_run(tmp_path: Path) -> None:
+    clock = FakeClock()
+    credentials = ExecCredentials(counting_plugin(tmp_path), clock=clock)
+    first = await credentials.authorization()
+    clock.advance(EXEC_REJECT_SECONDS - 0.1)
+
+    assert not credentials.reject(first)
+    assert await credentials.authorization() == first
+
+
+def plugin_of(folder: Path, code: str) -> ExecPlugin:
+    """A shell script that writes down its runs in a file."""
+    script = f"echo run >> '{folder / 'runs'}'\n{code}"
+    env = {"PATH": os.environ["PATH"]}
+    return ExecPlugin(command="/bin/sh", args=("-c", script), env=env, api_version=V1)
+
+
+def runs(folder: Path) -> int:
+    return len((folder / "runs").read_text().splitlines())
+
+
+async def failure(credentials: ExecCredentials) -> str:
+    with pytest.raises(CredentialsError) as caught:
+        await credentials.authorization()
+    return str(caught.value)
+
+
+async def test_a_plugin_that_fails_fails_once_for_everybody_who_asks(tmp_path: Path) -> None:
+    credentials = ExecCredentials(plugin_of(tmp_path, "echo log in >&2; exit 3"), clock=FakeClock())
+
+    told = await asyncio.gather(*(failure(credentials) for _ in range(7)))
+
+    assert set(told) == {"exec plugin /bin/sh ended with status 3: log in"}
+    assert runs(tmp_path) == 1
+
+
+async def test_a_plugin_that_failed_is_left_alone_ever_longer(tmp_path: Path) -> None:
+    clock = FakeClock()
+    plugin = plugin_of(tmp_path, "echo no $(wc -l < '" + str(tmp_path / "runs") + "') >&2; exit 1")
+    credentials = ExecCredentials(plugin, clock=clock, draw=lambda: 0.0)
+    seen = []
+
+    for _ in range(40):
+        told = await failure(credentials)
+        seen.append((clock.time() - 1000.0, told.rpartition(" ")[2]))
+        clock.advance(0.5)
+
+    first = {run: when for when, run in reversed(seen)}
+    assert first == {"1": 0.0, "2": 1.0, "3": 3.0, "4": 7.0, "5": 15.0}
+
+
+async def test_a_plugin_that_works_again_starts_the_back_off_over(tmp_path: Path) -> None:
+    clock = FakeClock()
+    works = tmp_path / "works"
+    status = f'{{"apiVersion":"{V1}","kind":"ExecCredential","status":{{"token":"t"}}}}'
+    code = f"[ -e '{works}' ] || exit 1; echo '{status}'"
+    credentials = ExecCredentials(plugin_of(tmp_path, code), clock=clock, draw=lambda: 0.0)
+    for _ in range(3):
+        await failure(credentials)
+        clock.advance(60)
+    works.touch()
+
+    assert await credentials.authorization() == "Bearer t"
+    works.unlink()
+    clock.advance(EXEC_REJECT_SECONDS)
+    credentials.reject("Bearer t")
+    await failure(credentials)
+    clock.advance(1.0)
+    await failure(credentials)
+
+    assert runs(tmp_path) == 6
+
+
+async def test_who_stops_waiting_does_not_end_the_run_of_the_others(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    status = f'{{"apiVersion":"{V1}","kind":"ExecCredential","status":{{"token":"t"}}}}'
+    code = f"read line < '{tmp_path / 'go'}'; echo '{status}'"
+    credentials = ExecCredentials(plugin_of(tmp_path, code))
+    impatient = asyncio.create_task(credentials.authorization())
+    patient = asyncio.create_task(credentials.authorization())
+    await asyncio.sleep(0)
+
+    impatient.cancel()
+    await asyncio.gather(impatient, return_exceptions=True)
+    await asyncio.to_thread((tmp_path / "go").write_text, "\n")
+
+    assert await patient == "Bearer t"
+    assert runs(tmp_path) == 1
+
+
+async def test_closing_ends_a_run_and_whoever_waits_for_it(tmp_path: Path) -> None:
+    credentials = ExecCredentials(plugin_of(tmp_path, "sleep 60"))
+    asking = asyncio.create_task(failure(credentials))
+    await asyncio.sleep(0)
+
+    await credentials.close()
+    await credentials.close()
+
+    assert await asking == "exec plugin /bin/sh was ended"
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "exec plugin"]
 
 
 def jwt(expires: float) -> str:

@@ -13,9 +13,11 @@ from structlog.testing import capture_logs
 
 from epp.kube.errors import (
     ApiError,
+    ConflictError,
     ForbiddenError,
     InvalidError,
     NotFoundError,
+    ServerError,
     TooManyRequestsError,
     UnreachableError,
 )
@@ -34,6 +36,11 @@ MODEL = ObjectRef(api_version="g/v1", kind="Model", namespace="ns", name="m1", u
 PATH = "/apis/events.k8s.io/v1/namespaces/ns/events"
 SERIES = 30.0
 SETTINGS = EventSettings(series_seconds=SERIES)
+AWAY = [
+    pytest.param(UnreachableError("refused"), id="unreachable"),
+    pytest.param(ServerError("broken", status=500), id="broken"),
+    pytest.param(TooManyRequestsError("later", status=429), id="busy"),
+]
 
 
 class EventApi:
@@ -43,6 +50,7 @@ class EventApi:
         self.events: dict[str, dict[str, Any]] = {}
         self.calls: list[tuple[str, str, str]] = []
         self.error: ApiError | None = None
+        self.loses_answers = False
         self.hangs = False
 
     async def request(
@@ -62,12 +70,17 @@ class EventApi:
         if self.error is not None:
             raise self.error
         if method == "POST":
-            self.events[f"{path}/{body['metadata']['name']}"] = body
+            place = f"{path}/{body['metadata']['name']}"
+            if place in self.events:
+                raise ConflictError("already exists", status=409)
+            self.events[place] = body
         elif path not in self.events:
             raise NotFoundError("no such event", status=404)
         else:
             assert content_type == "application/merge-patch+json"
             self.events[path].update(body)
+        if self.loses_answers:
+            raise UnreachableError("connection lost")
         return b"{}"
 
     @property
@@ -107,6 +120,7 @@ class Desk:
             clock=self.clock,
             wall=lambda: 1.7e9 + self.clock.time(),
             suffix=lambda: f"{next(numbers):x}",
+            draw=lambda: 0.0,
         )
 
     def say(self, note: str = "it is so", *, about: ObjectRef = MODEL) -> None:
@@ -277,8 +291,7 @@ def test_a_cut_text_is_a_prefix_that_fits(text: str, limit: int) -> None:
     [
         pytest.param(ForbiddenError("no rule", status=403), DropReason.REFUSED, id="forbidden"),
         pytest.param(InvalidError("no", status=422), DropReason.REFUSED, id="invalid"),
-        pytest.param(UnreachableError("refused"), DropReason.FAILED, id="unreachable"),
-        pytest.param(TooManyRequestsError("later", status=429), DropReason.FAILED, id="busy"),
+        pytest.param(ApiError("teapot", status=418), DropReason.REFUSED, id="other"),
     ],
 )
 async def test_trouble_is_counted_and_said_once_and_so_is_its_end(
@@ -297,6 +310,102 @@ async def test_trouble_is_counted_and_said_once_and_so_is_its_end(
     assert desk.counts.dropped == {why: 5}
     assert [line["event"] for line in logs] == ["events are dropped", "events are written again"]
     assert logs[0]["error"] is error
+
+
+@pytest.mark.parametrize("error", AWAY)
+async def test_an_event_survives_an_api_server_that_is_away(desk: Desk, error: ApiError) -> None:
+    with capture_logs() as logs:
+        desk.api.error = error
+        desk.say()
+        await desk.pass_time(20.0)
+        desk.api.error = None
+        await desk.pass_time(15.0)
+
+    assert desk.api.only["note"] == "it is so"
+    assert desk.api.only["eventTime"] == "2023-11-14T22:13:20.000000Z"
+    assert "series" not in desk.api.only
+    assert (desk.counts.written, desk.counts.dropped, logs) == (1, {}, [])
+
+
+@pytest.mark.parametrize("error", AWAY)
+async def test_an_event_is_given_up_after_ever_rarer_tries(desk: Desk, error: ApiError) -> None:
+    desk.api.error = error
+    with capture_logs() as logs:
+        for number in range(3):
+            desk.say(f"note {number}")
+        tries = []
+        for second in range(400):
+            before = len(desk.api.calls)
+            await desk.pass_time(1.0, step=0.25)
+            tries += [second] * (len(desk.api.calls) - before)
+
+    per_event = [0, 1, 3, 7, 15, 31, 61, 91]
+    assert len(tries) == 3 * len(per_event)
+    assert all(abs(tries[i * 3] - want) <= 2 for i, want in enumerate(per_event))
+    assert desk.counts.dropped == {DropReason.FAILED: 3}
+    assert [line["event"] for line in logs] == ["events are dropped"]
+    assert desk.recorder._again_at == {}
+    assert desk.clock.pending == 0
+
+
+async def test_a_server_that_names_a_time_is_not_asked_before(desk: Desk) -> None:
+    desk.api.error = TooManyRequestsError("later", status=429, retry_after=7.0)
+    desk.say()
+    await desk.pass_time(6.9)
+    early = len(desk.api.calls)
+    await desk.pass_time(0.5)
+
+    assert (early, len(desk.api.calls)) == (1, 2)
+
+
+async def test_an_absurd_time_is_not_waited_for(desk: Desk) -> None:
+    desk.api.error = TooManyRequestsError("later", status=429, retry_after=1e6)
+    desk.say()
+    await desk.pass_time(61.0, step=0.5)
+
+    assert len(desk.api.calls) == 2
+
+
+async def test_others_are_written_while_one_waits_for_its_next_try(desk: Desk) -> None:
+    desk.api.error = UnreachableError("refused")
+    desk.say("first")
+    await desk.pass_time(0.2)
+    desk.api.error = None
+    desk.say("second")
+    await desk.pass_time(0.2)
+    early = [event["note"] for event in desk.api.events.values()]
+    await desk.pass_time(1.0)
+
+    assert early == ["second"]
+    assert [event["note"] for event in desk.api.events.values()] == ["second", "first"]
+
+
+async def test_a_write_whose_answer_was_lost_makes_no_second_event(desk: Desk) -> None:
+    desk.api.loses_answers = True
+    desk.say()
+    await desk.pass_time(0.2)
+    desk.api.loses_answers = False
+    desk.say()
+    await desk.pass_time(2.0)
+
+    assert desk.api.only["series"]["count"] == 2
+    assert [method for method, _, _ in desk.api.calls] == ["POST", "POST", "PATCH"]
+    assert desk.counts.written == 1
+
+
+async def test_no_more_wait_for_another_try_than_may_wait_at_all() -> None:
+    desk = Desk(EventSettings(queued=5, pause_seconds=0.01))
+    await desk.recorder.start()
+    desk.api.error = UnreachableError("refused")
+
+    for number in range(20):
+        desk.say(f"note {number}")
+        await desk.pass_time(0.02, step=0.02)
+
+    assert desk.counts.dropped == {DropReason.FAILED: 15}
+    await desk.recorder.stop()
+    assert desk.counts.dropped == {DropReason.FAILED: 15, DropReason.STOPPED: 5}
+    assert desk.clock.pending == 0
 
 
 async def test_a_storm_without_permission_asks_rarely(desk: Desk) -> None:

@@ -1,12 +1,18 @@
 """Credential plugins: what they are told, what they print, and how they fail."""
 
+import asyncio
+import contextlib
+import os
 import sys
+from pathlib import Path
+from typing import Self
 
 import msgspec
 import pytest
 
 from epp.kube.connection_settings import ExecPlugin
 from epp.kube.exec_plugin import CredentialsError, run_exec_plugin
+from epp.testing.stack import eventually
 
 V1 = "client.authentication.k8s.io/v1"
 SECRET = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyMzQ1Njc4OTAifQ"
@@ -121,6 +127,102 @@ async def test_a_plugin_that_hangs_is_killed() -> None:
 
     with pytest.raises(CredentialsError, match=r"did not end within 0.2 s"):
         await run_exec_plugin(hangs, timeout_seconds=0.2)
+
+
+class Child:
+    """A process that a plugin starts; it holds a pipe, whose end tells that it is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "pipe"
+        self._reader = asyncio.StreamReader()
+
+    def plugin(self, then: str) -> ExecPlugin:
+        code = f"(exec 3>'{self._path}'; echo up >&3; sleep 60) & {then}"
+        env = {"PATH": os.environ["PATH"]}
+        return ExecPlugin(command="/bin/sh", args=("-c", code), env=env, api_version=V1)
+
+    async def __aenter__(self) -> Self:
+        os.mkfifo(self._path)
+        end = os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+        self._keeps_open = os.open(self._path, os.O_WRONLY)
+        loop = asyncio.get_running_loop()
+        protocol = asyncio.StreamReaderProtocol(self._reader)
+        self._transport, _ = await loop.connect_read_pipe(lambda: protocol, end)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._transport.close()
+
+    async def is_up(self) -> None:
+        async with asyncio.timeout(20):
+            assert await self._reader.readline() == b"up\n"
+        os.close(self._keeps_open)
+
+    async def is_gone(self) -> None:
+        async with asyncio.timeout(20):
+            assert await self._reader.read() == b""
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        pytest.param("wait", id="while-the-plugin-runs"),
+        pytest.param("exit 0", id="though-the-plugin-has-ended"),
+    ],
+)
+async def test_a_cancelled_run_leaves_no_process(tmp_path: Path, then: str) -> None:
+    async with Child(tmp_path) as child:
+        run = asyncio.create_task(run_exec_plugin(child.plugin(then), timeout_seconds=60))
+        await child.is_up()
+
+        run.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await child.is_gone()
+
+
+def processes_with(variable: bytes) -> list[str]:
+    """Living processes with a variable in their environment; a dead one has none."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if variable in file.read_bytes().split(b"\0"):
+                found.append(file.parent.name)
+    return found
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_run_that_is_cancelled_while_it_starts_leaves_no_process(turns: int) -> None:
+    mark = f"{os.getpid()}-{turns}"
+    env = {"PATH": os.environ["PATH"], "MARK": mark}
+    plugin = ExecPlugin(command="/bin/sh", args=("-c", "sleep 60 & wait"), env=env, api_version=V1)
+    run = asyncio.create_task(run_exec_plugin(plugin, timeout_seconds=60))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    run.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.gather(run, return_exceptions=True)
+
+    assert run.cancelled()
+    await eventually(lambda: not processes_with(f"MARK={mark}".encode()), what="all to be gone")
+
+
+async def test_a_run_that_takes_too_long_leaves_no_process(tmp_path: Path) -> None:
+    async with Child(tmp_path) as child:
+        with pytest.raises(CredentialsError, match="did not end within 1 s"):
+            await run_exec_plugin(child.plugin("wait"), timeout_seconds=1)
+
+        await child.is_up()
+        await child.is_gone()
+
+
+async def test_a_plugin_cannot_ask_the_terminal() -> None:
+    code = "import os; print('{}' if os.getsid(0) == os.getpid() else 'shared')"
+
+    with pytest.raises(CredentialsError, match="no ExecCredential"):
+        await run_exec_plugin(script(code), timeout_seconds=20)
 
 
 async def test_a_lot_of_output_on_both_pipes_is_no_problem() -> None:

@@ -81,6 +81,33 @@ def test_the_pools_namespace_falls_back(
     assert kubernetes(*argv, service_account=tmp_path, **env).pool_namespace == want
 
 
+@pytest.mark.parametrize("source", [[], ["--manifests=d"], ["--endpoint=10.0.0.1:80"]])
+@pytest.mark.parametrize(
+    "argv, env, source_and_value",
+    [
+        pytest.param(["--pool-name=Sim_Pool"], {}, ("--pool-name", "Sim_Pool"), id="capitals"),
+        pytest.param(["--poolName", "a/b"], {}, ("--pool-name", "a/b"), id="slash"),
+        pytest.param(["--pool-name", "a=b,c"], {}, ("--pool-name", "a=b,c"), id="selector"),
+        pytest.param(
+            ["--pool-namespace", "../.."], {}, ("--pool-namespace", "../.."), id="namespace-path"
+        ),
+        pytest.param(["--pool-namespace=a.b"], {}, ("--pool-namespace", "a.b"), id="dotted"),
+        pytest.param([], {"NAMESPACE": "Bad NS"}, ("NAMESPACE", "Bad NS"), id="variable"),
+    ],
+)
+def test_what_can_name_no_pool_is_refused_whatever_the_source(
+    source: list[str], argv: list[str], env: dict[str, str], source_and_value: tuple[str, str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse([*POOL, *source, *argv], env)
+
+    assert (caught.value.source, caught.value.value) == source_and_value
+
+
+def test_a_bad_variable_does_not_matter_beside_the_flag() -> None:
+    assert kubernetes("--pool-namespace=a", NAMESPACE="Bad NS").pool_namespace == "a"
+
+
 def test_pods_without_a_pool_are_named_after_our_deployment() -> None:
     options = parse(
         ["--endpoint-selector", "app=vllm,tier in (a, b)", "--endpoint-target-ports=8001,8000"],
@@ -107,6 +134,8 @@ def test_target_ports_are_collected_and_repeats_dropped() -> None:
         pytest.param("alone", "POD_NAME: is not the name of a Deployment's pod", id="bare-pod"),
         pytest.param("set-0", "POD_NAME: is not the name of a Deployment's pod", id="stateful-set"),
         pytest.param("Epp-A-B", "POD_NAME: is not the name of a Deployment's pod", id="capitals"),
+        pytest.param("a/b-c-d", r"POD_NAME: is not .*'a/b-c-d'", id="not-a-name"),
+        pytest.param("-x-c-d", r"POD_NAME: is not .*'-x-c-d'", id="dash-first"),
     ],
 )
 def test_pods_without_a_pool_need_the_name_of_our_pod(pod_name: str, message: str) -> None:
@@ -242,7 +271,7 @@ def test_without_kubernetes_metrics_tls_needs_a_client_ca(certificates: Path) ->
         ),
         pytest.param(
             "--enable-cert-reload",
-            "nothing to reload without --cert-path, flag ignored",
+            "flag has no effect",
             id="reload-without-files",
         ),
         pytest.param(

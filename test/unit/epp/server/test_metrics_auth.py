@@ -24,6 +24,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.users: dict[str, Mapping[str, Any]] = {SECRET: USER}
         self.paths = {"/metrics"}
+        self.denied: set[str] = set()
         self.reviews: list[tuple[str, Any]] = []
         self.calls: list[Mapping[str, Any]] = []
         self.error: ApiError | None = None
@@ -66,7 +67,8 @@ class ApiServer:
         if "token" in spec:
             user = self.users.get(spec["token"])
             return {"user": {}} if user is None else {"authenticated": True, "user": user}
-        return {"allowed": spec["nonResourceAttributes"]["path"] in self.paths}
+        path = spec["nonResourceAttributes"]["path"]
+        return {"allowed": path in self.paths, "denied": path in self.denied}
 
     @property
     def kinds(self) -> list[str]:
@@ -179,6 +181,18 @@ async def test_a_path_that_the_owner_may_not_get_is_403(auth: MetricsAuth) -> No
     assert refusal is not None
     assert refusal.status is HTTPStatus.FORBIDDEN
     assert b"prom may not get /debug/pool" in bytes(refusal.body)  # type: ignore[arg-type] # not streamed
+
+
+async def test_a_denial_counts_for_more_than_a_permission(
+    auth: MetricsAuth, api: ApiServer
+) -> None:
+    """An authorizer may deny what another one allows; the API server tells both."""
+    api.denied.add("/metrics")
+
+    refusal = await ask(auth)
+
+    assert refusal is not None
+    assert refusal.status is HTTPStatus.FORBIDDEN
 
 
 async def test_answers_are_kept_for_a_minute(

@@ -18,11 +18,12 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from epp.errors import BadRequestError, TransportError
+from epp.errors import BadRequestError
 from epp.metrics.metrics import Metrics
 from epp.server.http_connection import HttpLimits, HttpRequest, HttpResponse, plain
 from epp.server.metrics_page import SAMPLES_PER_STEP
 from epp.server.metrics_server import MAX_CONNECTIONS, MetricsServer
+from epp.transport.listening import ListenError
 
 
 @dataclass
@@ -558,7 +559,9 @@ async def test_a_taken_port_is_named(harness: Harness) -> None:
         harness.registry, port=harness.port, host="127.0.0.1", not_ready_reasons=list
     )
 
-    with pytest.raises(TransportError, match=rf"127\.0\.0\.1:{harness.port}.*in use"):
+    with pytest.raises(
+        ListenError, match=rf" 127\.0\.0\.1:{harness.port}: Address already in use$"
+    ):
         await second.start()
 
 

@@ -339,6 +339,33 @@ def test_the_environment_replaces_a_default(name: str, text: str, field: str, wa
     assert options.notices == ()
 
 
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        pytest.param(["--drain-timeout", "-1s"], "--drain-timeout: must not be .*'-1s'", id="time"),
+        pytest.param(["-drainTimeout", "-1.5s"], "--drain-timeout: .*'-1.5s'", id="camel"),
+        pytest.param(
+            ["--leader-elect-lease-duration", "-5s"], "--leader-elect-lease-duration: .*'-5s'",
+            id="lease",
+        ),
+        pytest.param(["--max-request-body", "-1MiB"], "--max-request-body: .*'-1MiB'", id="bytes"),
+        pytest.param(["--grpc-port", "-1"], "--grpc-port: .*'-1'", id="whole-number"),
+        pytest.param(["--pool-name", "-.5x"], "--pool-name: .*'-.5x'", id="name"),
+        pytest.param(["--secure-serving", "-1x"], "--secure-serving: .*'-1x'", id="switch"),
+        pytest.param(
+            ["--endpoint-target-ports", "-1,2"], "--endpoint-target-ports: .*'-1,2'", id="list"
+        ),
+    ],
+)  # fmt: skip
+def test_a_negative_value_is_a_value_and_is_named(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        serve(*argv)
+
+
+def test_a_negative_value_that_means_something_is_taken() -> None:
+    assert serve("-v", "-1").verbosity == 2
+
+
 def test_a_flag_wins_over_the_environment() -> None:
     assert serve("--pool-namespace=a", NAMESPACE="b").pool_namespace == "a"
 
