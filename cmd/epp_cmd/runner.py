@@ -37,6 +37,7 @@ from epp.requestcontrol.director import Director
 from epp.requestcontrol.model_resolution import UnknownModelPolicy
 from epp.server.cert_reload import CertReloader
 from epp.server.debug_routes import decisions_route, pool_route
+from epp.server.descriptors import raise_descriptor_limit
 from epp.server.health import Readiness, health_services, static_health_services
 from epp.server.metrics_server import MetricsServer
 from epp.server.metrics_tls import MetricsTls
@@ -268,7 +269,7 @@ class Program:
         services = self.ext_proc.services
         if options.health_checking:
             services = {**services, **static_health_services()}
-        return build_grpc_port(options, services)
+        return build_grpc_port(options, services, descriptors=raise_descriptor_limit())
 
     def _register_metrics(self) -> None:
         collector = PoolCollector(
@@ -347,10 +348,9 @@ class Program:
         return web, (CertReloader(options.metrics_cert_dir, tls.reload),)
 
     def _certificate_reloaders(self) -> Sequence[Runnable]:
-        directory, reload = self.options.cert_path, self.grpc.reload
-        if reload is None or directory is None or not self.options.cert_reload:
+        if not self.options.cert_reload:
             return ()
-        return (CertReloader(directory, lambda: reload(directory)),)
+        return [CertReloader(directory, self.grpc.reload) for directory in self.grpc.watched]
 
     async def _note_caches_complete(self) -> None:
         self._caches_complete = True

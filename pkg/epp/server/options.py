@@ -131,7 +131,8 @@ def _join_lists(values: dict[str, Any], notices: list[Notice]) -> None:
 
 
 def _default_certificate_reload(values: dict[str, Any]) -> None:
-    values["cert_reload"] = values["cert_path"] is not None and values["cert_reload"] is not False
+    has_files = values["cert_path"] is not None or values["grpc_client_ca_file"] is not None
+    values["cert_reload"] = has_files and values["cert_reload"] is not False
 
 
 def _default_metrics_auth(values: dict[str, Any], notices: list[Notice]) -> None:

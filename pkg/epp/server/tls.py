@@ -9,7 +9,7 @@ takes a second of CPU to make.
 import datetime as dt
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -56,25 +56,14 @@ class ServingCertificate:
         """Use another pair for new connections."""
         self._pair = pair
 
-    def reload(
-        self, directory: Path, use: Callable[[CertificatePair], None] = lambda _pair: None
-    ) -> bool:
+    def reload(self, directory: Path) -> bool:
         """Use what a directory holds now; tell whether that is another pair.
-
-        Args:
-            directory: Holds the files.
-            use: Told of another pair before it counts as the one in use.
 
         Raises:
             ConfigError: It cannot be served; the pair in use stays.
-            Exception: Whatever ``use`` raises, likewise.
         """
-        pair = load_pair(directory)
-        if pair == self._pair:
-            return False
-        use(pair)
-        self._pair = pair
-        return True
+        before, self._pair = self._pair, load_pair(directory)
+        return self._pair != before
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials for a port; the pair is looked up at every handshake.

@@ -37,8 +37,13 @@ def unused_flags(values: Mapping[str, Any]) -> Iterator[Notice]:
     """
     if not values["secure_serving"]:
         yield from _given(values, _TLS, "--secure-serving=false: the gRPC port has no TLS")
-    elif values["cert_reload"] and values["cert_path"] is None:
-        yield _notice("--enable-cert-reload", "nothing to reload without --cert-path")
+    elif (
+        values["cert_reload"]
+        and values["cert_path"] is None
+        and values["grpc_client_ca_file"] is None
+    ):
+        why = "nothing to reload without --cert-path or --grpc-client-ca-file"
+        yield _notice("--enable-cert-reload", why)
     if not values["leader_election"]:
         yield from _given(values, _LEASE, "there is no --ha-enable-leader-election")
     if values["transport"] == "grpcio":

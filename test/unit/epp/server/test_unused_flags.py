@@ -28,7 +28,7 @@ def told(options: Options) -> list[tuple[object, object]]:
     [
         pytest.param(
             ["--enable-cert-reload"], "--enable-cert-reload",
-            "nothing to reload without --cert-path", id="reload-of-nothing",
+            "nothing to reload without --cert-path or --grpc-client-ca-file", id="reload-of-nothing",
         ),
         pytest.param([PLAIN, "--cert-path=/none"], "--cert-path", NO_TLS, id="certificate"),
         pytest.param([PLAIN, "--enable-cert-reload"], "--enable-cert-reload", NO_TLS, id="reload"),
