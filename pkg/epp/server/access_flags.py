@@ -154,9 +154,9 @@ ACCESS_FLAGS = (
         group=_ACCESS,
         parse=parse_bool,
         default=None,
-        default_text="true with --cert-path",
+        default_text="true with --cert-path or --grpc-client-ca-file",
         switch=True,
-        help="serve a changed pair of --cert-path at once; a bad one is logged and not used",
+        help="follow changes of these files; a bad one is logged and not used",
     ),
     Flag(
         name="grpc-client-ca-file",
