@@ -6,6 +6,7 @@ Usage: transport_attack.py NAME PORT SECONDS
 import argparse
 import asyncio
 import contextlib
+import gzip
 import resource
 import time
 from collections.abc import Callable, Iterable
@@ -30,11 +31,11 @@ from epp.testing.raw_http2 import (
 
 PATH = b"/bench.Echo/Echo"
 BATCH = 200
-BOMB = (
-    hpack([*GRPC_HEADERS[:3], (b":path", PATH), *GRPC_HEADERS[3:]])
-    + hpack_indexed(b"a", b"x" * 4000)
-    + b"\xbe" * 1000
-)
+STREAMS = 4_000
+FIELDS = hpack([*GRPC_HEADERS[:3], (b":path", PATH), *GRPC_HEADERS[3:]])
+REMEMBERED = hpack_indexed(b"a", b"x" * 4000)
+BOMB = FIELDS + REMEMBERED + b"\xbe" * 1000
+ZEROS = gzip.compress(bytes(33_000_000))
 WIDE = PREFACE + settings({4: 0x7FFFFFFF}) + window_update(0, 0x3FFF0000)
 
 Batch = Callable[[int], Iterable[bytes]]
@@ -43,6 +44,26 @@ Batch = Callable[[int], Iterable[bytes]]
 
 def _ids(batch: int) -> range:
     return range(2 * BATCH * batch + 1, 2 * BATCH * (batch + 1), 2)
+
+
+def _long_headers(batch: int) -> Iterable[bytes]:
+    """Lists of 124 KB in a hundred bytes each: refused, and no end of the connection."""
+    for stream_id in _ids(batch):
+        block = FIELDS + (REMEMBERED if stream_id == 1 else b"") + b"\xbe" * 31
+        yield frame(Kind.HEADERS, 4 | 1, stream_id, block)
+
+
+def _moving_windows(batch: int) -> Iterable[bytes]:
+    """Many streams, then changes of the window that each of them begins with."""
+    if batch < STREAMS // BATCH:
+        return (request(i, PATH) + data(i, message(b"x")) for i in _ids(batch))
+    return [settings({4: 65_535 + n % 2}) for n in range(BATCH)]
+
+
+def _gzip_bomb(batch: int) -> Iterable[bytes]:
+    stream_id = 2 * batch + 1
+    yield request(stream_id, PATH, extra=[(b"grpc-encoding", b"gzip")])
+    yield _in_frames(stream_id, b"\x01" + message(ZEROS)[1:])
 
 
 FLOODS: dict[str, Batch] = {
@@ -58,6 +79,14 @@ FLOODS: dict[str, Batch] = {
     "header bomb": lambda n: [frame(Kind.HEADERS, 4, 2 * n + 1, BOMB)],
     "half-open streams": lambda n: (request(i, PATH) + data(i, b"\0\0\0\1\0x") for i in _ids(n)),
     "garbage": lambda _: [b"\xff" * 10_000],
+    "long headers": _long_headers,
+    "moving windows": _moving_windows,
+    "gzip bomb": _gzip_bomb,
+    "tiny messages": lambda n: [
+        request(2 * n + 1, PATH),
+        *[data(2 * n + 1, message(b"") * 3_276)] * 10,
+        reset(2 * n + 1),
+    ],
 }
 
 
@@ -85,12 +114,20 @@ async def slow_reader(port: int, until: float) -> None:
     async with raw_peer(port, greeting=WIDE, receive_buffer=8192) as peer:
         await peer.read_until(Kind.SETTINGS)
         await peer.send(frame(Kind.SETTINGS, ACK, 0))  # or our windows do not count
-        await peer.send(request(1, PATH), *[_in_frames(1, b"x" * 100_000)] * 100)
+        await peer.send(request(1, PATH), *[_in_frames(1, message(b"x" * 100_000))] * 100)
         await asyncio.sleep(until - time.monotonic())
 
 
-def _in_frames(stream_id: int, payload: bytes) -> bytes:
-    whole = message(payload)
+async def vanishing(port: int, until: float) -> None:
+    """Open as many streams as there may be, and leave."""
+    while time.monotonic() < until:
+        async with raw_peer(port, greeting=WIDE) as peer:
+            for batch in range(STREAMS // BATCH):
+                await peer.send(*(request(i, PATH) + data(i, message(b"x")) for i in _ids(batch)))
+            await peer.settle()
+
+
+def _in_frames(stream_id: int, whole: bytes) -> bytes:
     return b"".join(data(stream_id, whole[at : at + 16_384]) for at in range(0, len(whole), 16_384))
 
 
@@ -107,7 +144,12 @@ async def idle(port: int, until: float, count: int = 5_000) -> None:
         writer.transport.abort()
 
 
-NAMES = (*FLOODS, "slow reader", "5,000 idle connections")
+OTHERS = {
+    "slow reader": slow_reader,
+    "vanishing streams": vanishing,
+    "5,000 idle connections": idle,
+}
+NAMES = (*FLOODS, *OTHERS)
 
 
 async def attack(name: str, port: int, seconds: float) -> None:
@@ -117,10 +159,8 @@ async def attack(name: str, port: int, seconds: float) -> None:
         async with asyncio.timeout(seconds):  # a server that does not read holds a send
             if name in FLOODS:
                 await flood(FLOODS[name], port, until)
-            elif name == "slow reader":
-                await slow_reader(port, until)
             else:
-                await idle(port, until)
+                await OTHERS[name](port, until)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ def _counter(rest: str, unit: str, help_text: str, labels: tuple[str, ...] = ())
     )
 
 
-CONNECTIONS = _counter("connections_total", "connections", "Connections that gateways opened.")
-STREAMS = _counter("streams_total", "streams", "Streams that gateways opened.")
+CONNECTIONS = _counter("connections_total", "connections", "Connections that peers opened.")
+STREAMS = _counter("streams_total", "streams", "Streams that peers opened.")
 MESSAGES = _counter("messages_total", "messages", "Messages, by direction.", ("direction",))
 BYTES = _counter(
     "message_bytes_total", "bytes", "Payload of the messages, by direction.", ("direction",)
 )
 RESETS = _counter(
-    "resets_total", "streams", "Streams that gateways reset, which is part of normal ext_proc life."
+    "resets_total", "streams", "Streams that peers reset, as proxies do at the end of each."
 )
 REFUSED = _counter(
     "refused_messages_total",
@@ -41,7 +41,8 @@ REFUSED = _counter(
 ERRORS = _counter(
     "connection_errors_total",
     "errors",
-    "Connections and streams that were ended because of what the peer did, by kind.",
+    "Connections, streams and TLS handshakes that ended because of what the peer did, and idle "
+    "connections that made room for others, by kind.",
     ("kind",),
 )
 BLOCKED = _counter(
@@ -68,7 +69,7 @@ class TransportStats(Protocol):
 
     @property
     def errors(self) -> Mapping[str, int]:
-        """Connections and streams that were ended, by kind."""
+        """Connections, streams and handshakes that ended because of what the peer did, by kind."""
         ...
 
 

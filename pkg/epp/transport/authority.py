@@ -1,13 +1,15 @@
 """AuthorityMender: lets the engine take ``:authority`` values that are no host names.
 
-A gateway names its cluster there, and in Istio that is ``outbound|9002||epp.demo.svc``. The
-engine checks the field as RFC 3986 has it and ends the stream. Nothing here reads the field, so
-the offending characters are replaced before the engine sees them; everything else passes as it
-came, byte for byte.
+A proxy names its cluster there, and in Istio that is ``outbound|9002||epp.demo.svc``. The engine
+checks the field as RFC 3986 has it and ends the stream. Nothing here reads the field, so the
+offending characters are replaced before the engine sees them; everything else passes as it came,
+byte for byte.
 
-A gateway says the same on every stream of a connection. The first request decides: if its value is
-valid, the mender has nothing to do and costs nothing from then on. Otherwise it follows the frames,
-and looks for the field in each header block, where it stands once; encoders refer to it afterwards.
+A proxy says the same on every stream of a connection, because it has connections per cluster, and
+the name is the cluster's unless it is set for all of its services. The first request decides: if
+its value is valid, the mender has nothing to do and costs nothing from then on; a later stream with
+another name is ended by the engine, and counted as such. Otherwise it follows the frames, and looks
+for the field in each header block, where it stands once; encoders refer to it afterwards.
 Reference: RFC 9113 section 4.1 and 6.2, RFC 7541 section 5 and 6.
 """
 
@@ -95,7 +97,8 @@ class AuthorityMender:
             start, end, value = found
             valid = value.translate(_MENDED)
             if valid != value:
-                return _replaced(frame, start, end, valid)
+                mended = _replaced(frame, start, end, valid)
+                return mended if len(mended) <= FRAME_HEAD_BYTES + MAX_HEADERS_BYTES else None
         if first:
             self.active = False
         return None

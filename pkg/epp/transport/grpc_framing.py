@@ -9,7 +9,7 @@ encoding is UNIMPLEMENTED.
 import base64
 import binascii
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes
 
@@ -159,30 +159,58 @@ def frame(payload: bytes) -> bytes:
 
 
 class Deframer:
-    """Cuts the body of one request into messages.
+    """Cuts the body of one request into messages, some at a time.
 
     Args:
         max_bytes: Largest message, compressed or not.
         gzip: Messages may be compressed.
+        max_inflated_bytes: Largest message that comes compressed, where that is less.
+        on_inflated: Told how many bytes inflating has made at most, whatever became of them.
+        at_once: Messages that one call returns, or one that had to be inflated; None is no bound.
+
+    Attributes:
+        more: Others may have their turn; then ``feed`` is to be called again, with nothing.
     """
 
-    __slots__ = ("_buffer", "_gzip", "_max_bytes", "_wanted")
+    __slots__ = (
+        "_at_once",
+        "_buffer",
+        "_gzip",
+        "_max_bytes",
+        "_max_inflated_bytes",
+        "_on_inflated",
+        "_wanted",
+        "more",
+    )
 
-    def __init__(self, max_bytes: int, *, gzip: bool = False) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        *,
+        gzip: bool = False,
+        max_inflated_bytes: int | None = None,
+        on_inflated: Callable[[int], None] | None = None,
+        at_once: int | None = None,
+    ) -> None:
+        self.more = False
         self._buffer = bytearray()
         self._wanted = 0
         self._max_bytes = max_bytes
         self._gzip = gzip
+        self._max_inflated_bytes = min(max_bytes, max_inflated_bytes or max_bytes)
+        self._on_inflated = on_inflated
+        self._at_once = at_once
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of a message that is not complete."""
+        """Bytes of a message that is not complete, or not yet cut."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> Sequence[bytes]:
-        """Take body bytes, return the messages that are complete now. Raises GrpcError.
+        """Take body bytes, return the messages that are complete now, if so many are wanted.
 
-        The error has the messages before the one at fault; nothing can be fed after it.
+        Raises:
+            GrpcError: With the messages before the one at fault; nothing can be fed after it.
         """
         buffer = self._buffer
         if not buffer and len(data) >= PREFIX_BYTES:
@@ -207,9 +235,10 @@ class Deframer:
         return messages
 
     def _cut_into(self, messages: list[bytes], buffer: bytearray) -> int:
-        """Append the complete messages; return where the rest begins."""
+        """Append complete messages; return where the rest begins."""
         start = 0
         self._wanted = 0
+        self.more = False
         with memoryview(buffer) as view:
             while len(buffer) - start >= PREFIX_BYTES:
                 length = int.from_bytes(view[start + 1 : start + PREFIX_BYTES], "big")
@@ -223,6 +252,9 @@ class Deframer:
                 flag = buffer[start]
                 messages.append(payload if flag == 0 else self._inflated(flag, payload))
                 start = end
+                if self.more or len(messages) == self._at_once:
+                    self.more = True
+                    break
         return start
 
     def _inflated(self, flag: int, payload: bytes) -> bytes:
@@ -232,13 +264,22 @@ class Deframer:
             raise GrpcError(
                 StatusCode.UNIMPLEMENTED, "a message is compressed, but no grpc-encoding says how"
             )
+        most = self._max_inflated_bytes
+        if len(payload) > most:
+            raise _too_large(len(payload), most)
+        self.more = self._at_once is not None
         inflater = zlib.decompressobj(_GZIP_WINDOW)
         try:
-            plain = inflater.decompress(payload, self._max_bytes + 1)
+            plain = inflater.decompress(payload, most + 1)
+            made = len(plain)
         except zlib.error as exc:
+            made = most  # it does not tell
             raise GrpcError(StatusCode.INTERNAL, f"a message is not valid gzip: {exc}") from exc
-        if len(plain) > self._max_bytes:
-            raise _too_large(len(plain), self._max_bytes)
+        finally:
+            if self._on_inflated is not None:
+                self._on_inflated(made)
+        if made > most:
+            raise _too_large_inflated(most)
         if not inflater.eof:
             raise GrpcError(StatusCode.INTERNAL, "a message is truncated gzip")
         return plain
@@ -247,6 +288,12 @@ class Deframer:
 def _too_large(length: int, limit: int) -> GrpcError:
     return GrpcError(
         StatusCode.RESOURCE_EXHAUSTED, f"a message of {length} bytes is larger than {limit}"
+    )
+
+
+def _too_large_inflated(limit: int) -> GrpcError:
+    return GrpcError(
+        StatusCode.RESOURCE_EXHAUSTED, f"a compressed message is larger than {limit} bytes inflated"
     )
 
 

@@ -15,6 +15,7 @@ Invariants of a stream, whoever sends and whatever breaks:
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -248,6 +249,7 @@ class _Stream:
         try:
             handler = factory(self)
         except Exception as error:
+            self._queue.clear()
             self._fail(error)
             await self._close(None)
             return
@@ -273,7 +275,7 @@ class _Stream:
             if not isinstance(payload, bytes):
                 await self._half_close(handler)
                 break
-            handler.on_message(payload)
+            self._call(functools.partial(handler.on_message, payload))
             await self._deliver()
         if self._flusher is not None:
             await self._flusher
@@ -282,10 +284,20 @@ class _Stream:
         # A reset reads as the end, too. Core hands out the completions of a call in order, so a
         # second read returns after the cancellation, if there is one.
         await self._context.read()
-        handler.on_half_close()
+        self._call(handler.on_half_close)
         await self._deliver()
         if self._status is None:
             await asyncio.get_running_loop().create_future()  # until finish(), or the peer leaves
+
+    def _call(self, call: Callable[[], None]) -> None:
+        """Call the handler; a call that raises has sent nothing, what was sent before it stays."""
+        sent_before = len(self._queue)
+        try:
+            call()
+        except Exception:
+            while len(self._queue) > sent_before:
+                self._queue.pop()
+            raise
 
     async def _deliver(self) -> None:
         """Write what the handler sent during its call, unless the flusher is at it."""
@@ -326,14 +338,14 @@ class _Stream:
 
     def _fail(self, error: Exception) -> None:
         log.error("stream handler failed", error=error)
-        self._queue.clear()
         self._reason = CloseReason.ERROR
         self._status = StatusCode.INTERNAL, "internal error"
 
     async def _close(self, handler: StreamHandler | None) -> None:
         if self._reason is None:
             self._reason = CloseReason.FINISHED
-        self._queue.clear()
+        if self._reason is not CloseReason.ERROR:  # then the flusher sends what was sent before
+            self._queue.clear()
         gone = self._flusher is not None and await self._end_flusher(self._flusher)
         if self._status is not None:
             code, details = self._status

@@ -5,7 +5,9 @@ a test. Bytes in, events out; no sockets, no clock.
 
 * Events are the engine's own objects, named here, so that an event costs no second object.
 * A stream may be gone when its answer is ready: that is a normal end, reported as False.
-* The engine refuses to speak after some errors, so the last GOAWAY of those is made here.
+* The engine refuses to speak after some errors, so the last GOAWAY of those is made here. Of others
+  it tells in an event, once its own GOAWAY is out.
+* A stream that the engine ends for a breach of the protocol is told like one that the peer ends.
 * Windows are updated when the caller says that data was dealt with (``acknowledge``), which is
   how a connection pushes back on its peer.
 """
@@ -135,6 +137,16 @@ class Http2:
         """The engine expects more, or has more to say."""
         return self._engine.want_read or self._engine.want_write
 
+    def why_closed(self) -> tuple[int, str]:
+        """Error code and reason with which the engine has ended the connection.
+
+        For one that is not ``usable`` any more; events that nobody will deal with are dropped.
+        """
+        for event in reversed(self._engine.events()):
+            if isinstance(event, ConnectionClosed):
+                return event.error_code, event.debug_data.decode("latin-1")
+        return NO_ERROR, ""
+
     def respond(self, stream_id: int, headers: Iterable[Header], *, end_stream: bool) -> bool:
         """Send the response headers; False when the stream is gone."""
         try:
@@ -200,19 +212,6 @@ class Http2:
 def last_words(code: int, last_stream_id: int) -> bytes:
     """A GOAWAY frame for a connection whose engine does not speak any more."""
     return _GOAWAY_HEAD + last_stream_id.to_bytes(4, "big") + code.to_bytes(4, "big")
-
-
-def final_goaway(data: bytes) -> tuple[int, str]:
-    """What the engine said last, if that was a GOAWAY: error code and reason.
-
-    Args:
-        data: The last of its output. NO_ERROR when there is no GOAWAY in it.
-    """
-    at = data.rfind(_GOAWAY_HEAD[3:])
-    if at < 0:
-        return NO_ERROR, ""
-    body = data[at + len(_GOAWAY_HEAD) - 3 :]
-    return int.from_bytes(body[4:8], "big"), body[8:].decode("latin-1")
 
 
 def _configuration(limits: TransportLimits) -> ngh2.Configuration:

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from epp.logs import get_logger
 from epp.transport.grpc_framing import (
     TRAILERS_ONLY_HEADERS,
     UNSUPPORTED_MEDIA_TYPE,
@@ -31,34 +30,31 @@ from epp.transport.grpc_framing import (
 from epp.transport.http2 import (
     CANCEL,
     NO_ERROR,
-    NOTICE_PING,
     DataReceived,
-    Event,
-    GoAwayReceived,
     Header,
     Http2,
     Http2Error,
-    PingAcknowledged,
-    PingReceived,
-    PriorityUpdateReceived,
     RequestReceived,
-    SettingsReceived,
     StreamClosed,
     StreamReset,
     TrailersReceived,
-    WindowUpdated,
 )
 from epp.transport.limits import Meters, TransportLimits
-from epp.transport.native_backlog import weight
+from epp.transport.native_backlog import Rest, Stalled, Waiting, weight
+from epp.transport.native_control import ControlFrames
+from epp.transport.native_deframers import MESSAGES_AT_ONCE, inflating_deframer
+from epp.transport.native_ending import Ending
+from epp.transport.native_output import Output
 from epp.transport.native_status import LATE, STALLED, TOO_MUCH, UNAVAILABLE
-from epp.transport.native_stream import Cancellable, NativeStream
+from epp.transport.native_stream import BEGUN, ENDED, MORE, OWED, Cancellable, NativeStream
 from epp.transport.stats import TransportStats
 from epp.transport.stream import CloseReason, Services, StatusCode
 
-log = get_logger(__name__)
-
 _CLOCK_EVERY = 4
 """Events between two looks at the clock."""
+
+_OUR_RESETS = frozenset({NO_ERROR, CANCEL})
+"""The codes with which we end streams; the engine has others for what it finds."""
 
 
 class NativeConnection:
@@ -75,9 +71,10 @@ class NativeConnection:
 
     Attributes:
         unsent_bytes: What the transport has not got rid of; its owner keeps it up to date.
-        answered_pings: Answers to our pings.
-        greeted: The peer has shown that it speaks HTTP/2.
-        notice_heard: The peer knows that we are shutting down.
+        wary: The peer has sent headers that were refused.
+        control: What the peer has said about the connection itself.
+        output: Called with a number, returns so many bytes for the peer, or what there is.
+        last_stream_id: The latest stream that the peer opened.
         used_at: When the connection was made or its latest stream ended.
     """
 
@@ -96,9 +93,7 @@ class NativeConnection:
         self.limits = limits
         self.stats = stats
         self.unsent_bytes = 0
-        self.answered_pings = 0
-        self.greeted = False
-        self.notice_heard = False
+        self.wary = False
         self._services = services
         self._clock = clock
         self._call_later = call_later
@@ -106,28 +101,28 @@ class NativeConnection:
         self._complain = complain
         self._streams: dict[int, NativeStream] = {}
         self._incomplete: dict[int, float] = {}
-        self._to_reset: list[int] = []
         self._now = 0.0
-        self._backlog: deque[Event] = deque()
+        self._backlog: deque[Waiting] = deque()
         self._backlog_bytes = 0
         self._held_bytes = 0
         self._working = False
-        self._last_stream_id = 0
-        self._blocked_since: float | None = None
+        self.last_stream_id = 0
+        self._reset_id = 0
+        self._ending: Ending | None = None
+        self._output = Output(self.engine, stats, clock)
+        self.output = self._output.take
         self.used_at = now = clock()
         self._meters = Meters(limits, now)
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+        self.control = ControlFrames(self._meters, clock)
+        self._handlers: dict[type[Any], Callable[[Any], bool | None]] = {
             RequestReceived: self._on_request,
             DataReceived: self._on_data,
-            TrailersReceived: self._on_trailers,
+            Rest: self._on_data,
+            TrailersReceived: lambda event: self._on_half_close(event.stream_id),
             StreamReset: self._on_reset,
             StreamClosed: self._on_closed,
-            PingReceived: self._on_control_frame,
-            SettingsReceived: self._on_settings,
-            GoAwayReceived: self._on_control_frame,
-            PriorityUpdateReceived: self._on_control_frame,
-            WindowUpdated: self._on_window_update,
-            PingAcknowledged: self._on_ping_acknowledged,
+            Stalled: self._on_stalled,
+            **self.control.handlers,
         }
 
     @property
@@ -139,11 +134,6 @@ class NativeConnection:
     def quiet(self) -> bool:
         """No stream is open and nothing waits to be sent."""
         return not self._streams and not self._backlog and not self.engine.queued_bytes()
-
-    @property
-    def last_stream_id(self) -> int:
-        """The latest stream that the peer opened."""
-        return self._last_stream_id
 
     @property
     def overfull(self) -> bool:
@@ -181,13 +171,14 @@ class NativeConnection:
         backlog, clock, handlers = self._backlog, self._clock, self._handlers
         if not backlog:
             return
+        queued, most = self.engine.queued_bytes, self.limits.max_connection_bytes
         self._now = clock()
         until = self._now + self.limits.turn_seconds
         weighed = bool(self._backlog_bytes)
         self._working = True
         try:
             count = 0
-            while backlog and not self.crowded:
+            while backlog and queued() + self.unsent_bytes + self._held_bytes <= most:
                 count += 1
                 if not count % _CLOCK_EVERY and clock() > until:
                     break
@@ -195,59 +186,47 @@ class NativeConnection:
                 if weighed:
                     self._backlog_bytes -= weight(event)
                 handle = handlers.get(type(event))
-                if handle is not None:
-                    handle(event)
+                if handle is not None and handle(event) and clock() > until:
+                    break
         finally:
             self._working = False
         if backlog and not weighed:  # only what has to wait is weighed
             self._backlog_bytes = sum(map(weight, backlog))
 
-    def output(self, amount: int) -> bytes:
-        """Bytes for the peer, at most so many; empty when there are none now."""
-        engine = self.engine
-        data = engine.data_to_send(amount)
-        if data or not (self._to_reset or self._blocked_since or engine.queued_bytes()):
-            return data
-        if engine.queued_bytes():
-            if self._blocked_since is None:
-                self._blocked_since = self._clock()
-            return data
-        self._unblock()
-        for stream_id in self._to_reset:
-            engine.reset(stream_id, NO_ERROR)
-        self._to_reset.clear()
-        return engine.data_to_send(amount)
-
     def sweep(self) -> None:
-        """End streams that have made no progress for too long."""
+        """Find streams that have made no progress for too long; ``work`` ends them."""
         if self.crowded:  # what they wait for may have arrived
             return
-        self._now = self._clock()
-        limit = self._now - self.limits.stalled_stream_seconds
+        limit = self._clock() - self.limits.stalled_stream_seconds
         stalled = [stream_id for stream_id, since in self._incomplete.items() if since < limit]
-        for stream_id in stalled:
-            del self._incomplete[stream_id]
-            stream = self._streams.get(stream_id)
-            if stream is None:
-                self.engine.reset(stream_id, CANCEL)
-            else:
-                self.limit_reached("stalled stream")
-                stream.end(CloseReason.CANCELLED, STALLED)
+        self._backlog.extend(Stalled(stream_id, limit) for stream_id in stalled)
 
     def shut_down(self) -> None:
-        """End every stream with UNAVAILABLE: the server goes away."""
+        """End every stream with UNAVAILABLE: the server goes away. Nothing else is dealt with."""
         self._end_all(CloseReason.SHUTDOWN, UNAVAILABLE)
 
     def lost(self) -> None:
         """The connection is gone, and every stream with it."""
-        self._backlog.clear()
-        self._backlog_bytes = 0
-        self._unblock()
+        self._output.unblock()
         self._end_all(CloseReason.CANCELLED, None)
+
+    @property
+    def ending(self) -> bool:
+        """Streams wait to be told of the end: ``go_on_ending``."""
+        return self._ending is not None
+
+    def go_on_ending(self) -> None:
+        """End more streams, for the length of a turn."""
+        self._now = self._clock()
+        self._working = True
+        if self._ending is not None and self._ending.run(self._now + self.limits.turn_seconds):
+            self._ending = None
+        self._working = False
 
     def release(self) -> None:
         """Let go of the owner, as the last call: without a cycle, memory is freed at once."""
         self._handlers.clear()
+        self.control.release()
         self._flush = _do_nothing
         self._complain = _do_nothing
 
@@ -279,10 +258,15 @@ class NativeConnection:
         self.stats.errors[kind] += 1
         self._complain(kind)
 
+    def refused(self) -> None:
+        """An answer is a refusal. Raises Http2Error when there are too many."""
+        if not self._meters.refusals.take(self._now):
+            raise Http2Error.flood("refused requests")
+
     # What the peer did
 
     def _on_request(self, event: RequestReceived) -> None:
-        stream_id = self._last_stream_id = event.stream_id
+        stream_id = self.last_stream_id = event.stream_id
         self.stats.streams += 1
         limits = self.limits
         try:
@@ -290,6 +274,7 @@ class NativeConnection:
             head = parse_head(event.headers)
         except GrpcError as exc:
             if exc.code is StatusCode.RESOURCE_EXHAUSTED:
+                self.wary = True
                 self.limit_reached("headers")
             self._refuse(stream_id, status_trailers(exc.code, str(exc)))
             return
@@ -303,7 +288,10 @@ class NativeConnection:
             what = f"no method {head.path[:200]!r} here"
             self._refuse(stream_id, status_trailers(StatusCode.UNIMPLEMENTED, what))
             return
-        deframer = Deframer(limits.max_message_bytes, gzip=head.gzip)
+        if head.gzip:
+            deframer = inflating_deframer(limits, self._meters.inflated, self._clock)
+        else:
+            deframer = Deframer(limits.max_message_bytes, at_once=MESSAGES_AT_ONCE)
         stream = NativeStream(self, stream_id, event.headers, deframer)
         self._streams[stream_id] = stream
         self._incomplete[stream_id] = self._now
@@ -315,26 +303,49 @@ class NativeConnection:
         if event.end_stream:
             stream.half_close()
 
-    def _on_data(self, event: DataReceived) -> None:
-        stream_id, data = event.stream_id, event.data
+    def _on_data(self, event: DataReceived | Rest) -> bool:
+        """Serve the messages in it; tell whether it is time to look at the clock."""
+        stream_id, data, owes = event.stream_id, event.data, ENDED
         stream = self._streams.get(stream_id)
+        if stream is not None and (data or type(event) is Rest):
+            owes = stream.receive(data)
+            if owes == OWED:  # what has come buys the time that it may take
+                bought = len(data) / self.limits.slowest_message_bytes_per_second
+                since = self._incomplete.get(stream_id, self._now) + bought
+                self._incomplete[stream_id] = min(since, self._now)
+            elif owes == BEGUN:
+                self._incomplete[stream_id] = self._now
+            elif owes != ENDED:
+                self._incomplete.pop(stream_id, None)
+            if self._held_bytes > self.limits.max_connection_bytes:
+                self._refuse_more(stream)
         if data:
-            if stream is not None:
-                stream.receive(data)
-                if stream.waits_for_peer:
-                    self._incomplete[stream_id] = self._now
-                elif not stream.closed:
-                    self._incomplete.pop(stream_id, None)
-                if self._held_bytes > self.limits.max_connection_bytes:
-                    self._refuse_more(stream)
             self.engine.acknowledge(stream_id, len(data))
-        elif not event.end_stream and not self._meters.empty_frames.take(self._now):
-            raise Http2Error.flood("empty frames")
+        elif type(event) is DataReceived and not event.end_stream:
+            self._on_empty_frame()
+        if owes == MORE:
+            self._backlog.appendleft(Rest(stream_id, event.end_stream))
+            return True
         if event.end_stream:
             self._on_half_close(stream_id)
+        return False
 
-    def _on_trailers(self, event: TrailersReceived) -> None:
-        self._on_half_close(event.stream_id)
+    def _on_empty_frame(self) -> None:
+        if not self._meters.empty_frames.take(self._now):
+            raise Http2Error.flood("empty frames")
+
+    def _on_stalled(self, event: Stalled) -> None:
+        stream_id = event.stream_id
+        since = self._incomplete.get(stream_id)
+        if since is None or since >= event.limit:  # what it waited for was on its way
+            return
+        del self._incomplete[stream_id]
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self.engine.reset(stream_id, CANCEL)
+        else:
+            self.limit_reached("stalled stream")
+            stream.end(CloseReason.CANCELLED, STALLED)
 
     def _on_half_close(self, stream_id: int) -> None:
         self._incomplete.pop(stream_id, None)
@@ -342,7 +353,8 @@ class NativeConnection:
         if stream is not None:
             stream.half_close()
 
-    def _on_reset(self, _event: StreamReset) -> None:
+    def _on_reset(self, event: StreamReset) -> None:
+        self._reset_id = event.stream_id
         self.stats.resets += 1
         if not self._meters.resets.take(self._now):
             raise Http2Error.flood("resets")
@@ -353,24 +365,10 @@ class NativeConnection:
         if stream is not None:
             stream.end(CloseReason.CANCELLED)
         self._incomplete.pop(stream_id, None)
-
-    def _on_control_frame(self, _event: Event) -> None:
-        if not self._meters.control_frames.take(self._now):
-            raise Http2Error.flood("control frames")
-
-    def _on_settings(self, event: SettingsReceived) -> None:
-        self.greeted = True
-        self._on_control_frame(event)
-
-    def _on_window_update(self, _event: WindowUpdated) -> None:
-        if not self._meters.window_updates.take(self._now):
-            raise Http2Error.flood("WINDOW_UPDATE frames")
-
-    def _on_ping_acknowledged(self, event: PingAcknowledged) -> None:
-        self.answered_pings += 1
-        if event.opaque_data == NOTICE_PING:
-            self.notice_heard = True
-        self._on_control_frame(event)
+        if event.error_code not in _OUR_RESETS and stream_id != self._reset_id:
+            self.wary = True
+            self.limit_reached("stream")  # the engine found it malformed
+            self.refused()
 
     def _refuse(self, stream_id: int, trailers: Sequence[Header]) -> None:
         self.engine.respond(stream_id, [*TRAILERS_ONLY_HEADERS, *trailers], end_stream=True)
@@ -378,22 +376,20 @@ class NativeConnection:
 
     def _leave(self, stream_id: int) -> None:
         """Reset an answered stream without a handler once its answer is out, or at a sweep."""
-        self._to_reset.append(stream_id)
+        self._output.reset_later(stream_id)
         self._incomplete[stream_id] = self._now
+        self.refused()
 
     def _refuse_more(self, stream: NativeStream) -> None:
         self.limit_reached("too much memory")
         stream.end(CloseReason.CANCELLED, TOO_MUCH)
+        self.refused()
 
     def _end_all(self, reason: CloseReason, status: Sequence[Header] | None) -> None:
-        self._now = self._clock()
-        for stream in list(self._streams.values()):
-            stream.end(reason, status)
-
-    def _unblock(self) -> None:
-        if self._blocked_since is not None:
-            self.stats.blocked_seconds += self._clock() - self._blocked_since
-            self._blocked_since = None
+        self._backlog.clear()
+        self._backlog_bytes = 0
+        self._ending = Ending(self._streams.values(), reason, status, self._clock)
+        self.go_on_ending()
 
 
 def _do_nothing(*_: object) -> None:

@@ -19,7 +19,6 @@ from epp.transport.http2 import (
     NO_ERROR,
     NOTICE_PING,
     Http2Error,
-    final_goaway,
     last_words,
 )
 from epp.transport.limits import TransportLimits
@@ -30,7 +29,11 @@ from epp.transport.stream import Services
 log = get_logger(__name__)
 
 READ_BYTES = 16 << 10
-"""Given to the engine at a time: in the smallest frames, a quarter of a millisecond."""
+"""Given to the engine at a time, which nothing interrupts: in the smallest frames, a quarter of a
+millisecond; in headers that mean as much as they can, 13."""
+
+WARY_READ_BYTES = 2 << 10
+"""The same once a peer has sent headers that we refuse."""
 
 WRITE_BYTES = 256 << 10
 """Handed to the socket at a time."""
@@ -40,6 +43,9 @@ HIGH_WATER_BYTES = 1 << 20
 
 CLOSE_SECONDS = 1.0
 """How long the last bytes may take before a connection is cut."""
+
+STRANGERS = frozenset({"not http/2", "no preface"})
+"""Kinds of errors that TLS clients and scanners make on a plaintext port; they are no news."""
 
 
 class Connections(Protocol):
@@ -63,7 +69,14 @@ class NativeProtocol(asyncio.Protocol):
         limits: What the peer may use.
         stats: Counters.
         loop: The event loop.
+        clock: Monotonic seconds; None is the loop's, which has milliseconds on uvloop.
+
+    Attributes:
+        connection: Its streams, once there is one: TLS handshakes may come to nothing.
+        closing: Nothing that the peer says counts any more.
     """
+
+    connection: NativeConnection
 
     def __init__(
         self,
@@ -72,28 +85,22 @@ class NativeProtocol(asyncio.Protocol):
         limits: TransportLimits,
         stats: TransportStats,
         loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._server = server
+        self._services = services
         self._limits = limits
         self._stats = stats
         self._loop = loop
-        self.connection = NativeConnection(
-            services,
-            limits,
-            stats,
-            clock=loop.time,
-            call_later=loop.call_later,
-            flush=self._flush,
-            complain=self._complain,
-        )
-        self.heard_at = self._made_at = self._moved_at = loop.time()
+        self._clock = clock or loop.time
+        self.heard_at = self._made_at = self._moved_at = self._clock()
         self.closing = False
         self._announced = False
         self._transport: asyncio.Transport | None = None
         self._writable = True
         self._reading = True
         self._turn_scheduled = False
-        self._unread = b""
+        self._unread, self._unread_at = b"", 0
         self._complained = False
         self._cutting: asyncio.TimerHandle | None = None
         self._pending_bytes = 0
@@ -107,6 +114,16 @@ class NativeProtocol(asyncio.Protocol):
         # uvloop's transports are of no asyncio class
         self._transport = stream = cast("asyncio.Transport", transport)
         stream.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self.connection = NativeConnection(
+            self._services,
+            self._limits,
+            self._stats,
+            clock=self._clock,
+            call_later=self._loop.call_later,
+            flush=self._flush,
+            complain=self._complain,
+        )
+        self.heard_at = self._made_at = self._moved_at = self.connection.used_at
         self._stats.connections += 1
         if not self._server.opened(self):
             self.fail("connections", "too many connections")
@@ -115,15 +132,18 @@ class NativeProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer: take in, work, answer."""
-        self.heard_at = self._loop.time()
+        self.heard_at = self._clock()
         if self.closing:
             return
         if self._turn_scheduled:  # one turn at a time; an event loop may read on before it
-            self._unread += data
+            self._unread = self._unread[self._unread_at :] + data
+            self._unread_at = 0
             self._set_reading()
             return
-        if len(data) > READ_BYTES:
-            data, self._unread = data[:READ_BYTES], self._unread + data[READ_BYTES:]
+        size = len(data)
+        if size > WARY_READ_BYTES and (size > READ_BYTES or self.connection.wary):
+            self._unread, self._unread_at = data, 0
+            data = self._next_piece()
         try:
             self.connection.receive(data)
         except Http2Error as exc:
@@ -145,8 +165,7 @@ class NativeProtocol(asyncio.Protocol):
         if self._cutting is not None:
             self._cutting.cancel()
         self.connection.lost()
-        self.connection.release()
-        self._server.closed(self)
+        self._see_to_the_end()
 
     def pause_writing(self) -> None:
         """The peer does not take what we write."""
@@ -155,7 +174,7 @@ class NativeProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The peer took half of it."""
-        self.heard_at = self._loop.time()
+        self.heard_at = self._clock()
         self._writable = True
         self._turn()
 
@@ -193,10 +212,12 @@ class NativeProtocol(asyncio.Protocol):
         return True
 
     def shut_down(self) -> None:
-        """End what is open with UNAVAILABLE, and the connection."""
+        """End what is open with UNAVAILABLE, and the connection after it."""
+        if self.closing:
+            return
+        self.closing = True
         self.connection.shut_down()
-        self._flush()
-        self._close()
+        self._see_to_the_end()
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -212,7 +233,7 @@ class NativeProtocol(asyncio.Protocol):
         connection.sweep()
         self._note_movement(now)
         silent = now - self.heard_at
-        if not connection.greeted:
+        if not connection.control.greeted:
             if now - self._made_at > limits.preface_seconds:
                 self.fail("no preface", "the peer does not speak HTTP/2")
         elif now - self._moved_at > limits.crowded_seconds:
@@ -220,7 +241,7 @@ class NativeProtocol(asyncio.Protocol):
         elif self._pinged_at is not None:
             self._check_ping(now)
         elif silent > limits.keepalive_seconds:
-            self._pinged_at, self._answered_pings = now, connection.answered_pings
+            self._pinged_at, self._answered_pings = now, connection.control.answered_pings
             connection.engine.ping(KEEPALIVE_PING)
         elif self.idle and now - connection.used_at > limits.idle_seconds:
             self.go_away()
@@ -231,22 +252,41 @@ class NativeProtocol(asyncio.Protocol):
         """End the connection because of what the peer did; one log line, one count."""
         if self.closing:
             return
-        if not self.connection.greeted and kind == "protocol":
+        if not self.connection.control.greeted and kind == "protocol":
             kind = "not http/2"
         self._stats.errors[kind] += 1
-        # strangers (TLS clients, scanners) are no news; peers are
-        say = log.debug if kind in {"not http/2", "no preface"} else log.warning
+        say = log.debug if kind in STRANGERS or self._complained else log.warning
+        self._complained = True
         say("connection ended", kind=kind, reason=why, peer=self._peer())
         if code is not None and self._transport is not None:
             self._transport.write(last_words(code, self.connection.last_stream_id))
+        self.closing = True
         self.connection.lost()
         self._close()
+        self._see_to_the_end()
 
     # Inside
 
-    def _engine_ended(self, last: bytes) -> None:
+    def _see_to_the_end(self) -> None:
+        """End the streams, a turn at a time, and then what is left of the connection."""
+        connection, transport = self.connection, self._transport
+        if transport is not None and not transport.is_closing():
+            self._write(transport)
+        if connection.ending:
+            self._loop.call_soon(self._go_on_ending)
+        elif transport is not None:
+            self._close()
+        else:
+            connection.release()
+            self._server.closed(self)
+
+    def _go_on_ending(self) -> None:
+        self.connection.go_on_ending()
+        self._see_to_the_end()
+
+    def _engine_ended(self) -> None:
         """Close a connection that is over for the engine, which has said so to the peer."""
-        code, why = final_goaway(last)
+        code, why = self.connection.engine.why_closed()
         if code == NO_ERROR:
             self._close()
         else:
@@ -266,7 +306,7 @@ class NativeProtocol(asyncio.Protocol):
             log.warning("stream ended by a limit", kind=kind, peer=self._peer())
 
     def _check_ping(self, now: float) -> None:
-        if self.connection.answered_pings != self._answered_pings or (
+        if self.connection.control.answered_pings != self._answered_pings or (
             self._pinged_at is not None and self.heard_at > self._pinged_at
         ):
             self._pinged_at = None
@@ -281,47 +321,59 @@ class NativeProtocol(asyncio.Protocol):
         self._turn_scheduled = False
         if self.closing:
             return
-        began = self._loop.time() if self._unread else 0.0
         try:
-            self.connection.work()
             if self._unread:
-                self._read_on(began + self._limits.turn_seconds)
+                self._work_and_read_on()
+            else:
+                self.connection.work()
         except Http2Error as exc:
             self.fail(exc.kind, str(exc), exc.code)
             return
         self._flush()
         self._set_reading()
 
-    def _read_on(self, until: float) -> None:
+    def _work_and_read_on(self) -> None:
         """Take in what a large read has left, while the turn lasts. Raises Http2Error."""
-        connection, loop = self.connection, self._loop
-        while self._can_read_on and loop.time() < until:
-            piece, self._unread = self._unread[:READ_BYTES], self._unread[READ_BYTES:]
-            connection.receive(piece)
+        connection, until = self.connection, self._clock() + self._limits.turn_seconds
+        worked = connection.ready
+        connection.work()
+        while self._can_read_on and not (worked and self._clock() > until):
+            worked = True
+            connection.receive(self._next_piece())
             connection.work()
+
+    def _next_piece(self) -> bytes:
+        """Of what has been read, as much as the engine is given at a time."""
+        unread, start = self._unread, self._unread_at
+        end = start + (WARY_READ_BYTES if self.connection.wary else READ_BYTES)
+        self._unread_at = end
+        if end >= len(unread):
+            self._unread, self._unread_at = b"", 0
+        return unread[start:end]
 
     @property
     def _can_read_on(self) -> bool:
-        connection = self.connection
-        return bool(self._unread) and not connection.ready and not connection.overfull
+        return bool(self._unread) and not (self.connection.ready or self.connection.overfull)
 
     def _flush(self) -> None:
         transport, connection = self._transport, self.connection
         if transport is None or self.closing:
             return
-        last = b""
+        self._write(transport)
+        if not connection.engine.usable:
+            self._engine_ended()
+        elif (connection.ready or self._can_read_on) and not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _write(self, transport: asyncio.Transport) -> None:
+        connection = self.connection
         while self._writable:
             data = connection.output(WRITE_BYTES)
             if not data:
                 break
             transport.write(data)
-            last = data
         connection.unsent_bytes = transport.get_write_buffer_size()
-        if not connection.engine.usable:
-            self._engine_ended(last)
-        elif (connection.ready or self._can_read_on) and not self._turn_scheduled:
-            self._turn_scheduled = True
-            self._loop.call_soon(self._turn)
 
     def _set_reading(self) -> None:
         transport = self._transport
@@ -341,15 +393,8 @@ class NativeProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.close()
-            self._cutting = self._loop.call_later(CLOSE_SECONDS, self._cut)
-
-    def _cut(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+            self._cutting = self._loop.call_later(CLOSE_SECONDS, self.abort)
 
     def _peer(self) -> str:
         peer = self._transport.get_extra_info("peername") if self._transport else None
         return f"{peer[0]}:{peer[1]}" if peer else "unknown"
-
-
-ProtocolFactory = Callable[[], NativeProtocol]

@@ -9,7 +9,8 @@ Reference: the measured costs of both transports are in docs/performance.md.
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from epp.logs import get_logger
@@ -23,7 +24,7 @@ from epp.transport.tls_context import TlsContext
 log = get_logger(__name__)
 
 NOTICE_SECONDS = 0.5
-"""Between the notice and the last number: longer than a round trip to any gateway."""
+"""Between the notice and the last number: longer than a round trip to any peer."""
 
 CHECKS_AT_ONCE = 200
 """Connections looked after in one turn: about half a millisecond."""
@@ -37,6 +38,9 @@ POLL_SECONDS = 0.02
 END_SECONDS = 2.0
 """After the drain: how long connections may take to close."""
 
+CUT_SECONDS = 10.0
+"""After that: how long the handlers of connections that were cut may take to be told."""
+
 
 class NativeServer:
     """Serves streams of raw messages on one port.
@@ -48,6 +52,7 @@ class NativeServer:
         limits: What peers may use.
         tls: TLS of the port; None serves plain text.
         reuse_port: Let other processes of ours bind the same port, each taking a share.
+        clock: Monotonic seconds, fine enough for turns.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class NativeServer:
         limits: TransportLimits = DEFAULT_LIMITS,
         tls: ssl.SSLContext | None = None,
         reuse_port: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stats = TransportStats()
         self._services = services
@@ -67,6 +73,7 @@ class NativeServer:
         self._limits = limits
         self._tls = tls
         self._reuse_port = reuse_port
+        self._clock = clock
         self._protocols: dict[NativeProtocol, None] = {}
         self._server: asyncio.Server | None = None
         self._keeper: asyncio.TimerHandle | None = None
@@ -89,7 +96,9 @@ class NativeServer:
         loop = asyncio.get_running_loop()
         listener = listen(self._host, self._port, reuse_port=self._reuse_port)
         self._server = await loop.create_server(
-            lambda: NativeProtocol(self, self._services, self._limits, self.stats, loop),
+            lambda: NativeProtocol(
+                self, self._services, self._limits, self.stats, loop, self._clock
+            ),
             sock=listener,
             backlog=BACKLOG,
             ssl=self._tls,
@@ -124,6 +133,7 @@ class NativeServer:
         await self._until_closed(loop.time() + END_SECONDS)
         for protocol in list(self._protocols):
             protocol.abort()
+        await self._until_closed(loop.time() + CUT_SECONDS)
         if self._keeper is not None:
             self._keeper.cancel()
 
@@ -155,7 +165,7 @@ class NativeServer:
         """Wait until every peer knows that we are shutting down: it opens no more streams then."""
         loop = asyncio.get_running_loop()
         while loop.time() < deadline:
-            if all(protocol.connection.notice_heard for protocol in self._protocols):
+            if all(protocol.connection.control.notice_heard for protocol in self._protocols):
                 return
             await asyncio.sleep(POLL_SECONDS)
 
@@ -169,7 +179,7 @@ class NativeServer:
     def _look_after(self) -> None:
         """Check every connection, some at a time, so that thousands do not hold the loop."""
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._clock()
         if not self._unchecked:
             self._unchecked = list(self._protocols)
         for _ in range(min(CHECKS_AT_ONCE, len(self._unchecked))):

@@ -25,6 +25,21 @@ from epp.transport.stream import CloseReason, Metadata, StatusCode, StreamFactor
 
 log = get_logger(__name__)
 
+WHOLE = 0
+"""Every message that has begun is complete."""
+
+BEGUN = 1
+"""The peer owes the rest of a message that it has just begun."""
+
+OWED = 2
+"""The peer owes the rest of a message, of which there is more now."""
+
+MORE = 3
+"""There are complete messages left."""
+
+ENDED = 4
+"""Nothing is owed any more."""
+
 
 class Cancellable(Protocol):
     """A timer."""
@@ -65,7 +80,11 @@ class StreamOwner(Protocol):
         ...
 
     def limit_reached(self, kind: str) -> None:
-        """The peer asked for more than a stream may have."""
+        """The peer asked for more than a stream may have, or for nonsense."""
+        ...
+
+    def refused(self) -> None:
+        """An answer is a refusal. Raises Http2Error when there are too many."""
         ...
 
 
@@ -78,7 +97,7 @@ class NativeStream:
     Args:
         owner: Its connection.
         stream_id: HTTP/2 stream.
-        headers: Of the request.
+        headers: Of the request; kept until there is a handler.
         deframer: Cuts its body.
     """
 
@@ -96,7 +115,6 @@ class NativeStream:
         "deadline",
         "peer_is_done",
         "stream_id",
-        "waits_for_peer",
     )
 
     def __init__(
@@ -106,7 +124,6 @@ class NativeStream:
         self.closed = False
         self.deadline: Cancellable | None = None
         self.peer_is_done = False
-        self.waits_for_peer = True
         self._handler: StreamHandler | None = None
         self._owner = owner
         self._headers = headers
@@ -121,7 +138,7 @@ class NativeStream:
 
     @property
     def metadata(self) -> Metadata:
-        """What the peer sent along with the request."""
+        """What the peer sent along with the request; for the factory, nothing after it."""
         return metadata_of(self._headers)
 
     def hold(self, change_bytes: int) -> None:
@@ -167,12 +184,18 @@ class NativeStream:
         except Exception as exc:
             self._fail(exc)
             return
+        finally:
+            self._headers = ()
         self._calling = False
         if self._outbox or self._status is not None:
             self._deliver()
 
-    def receive(self, data: bytes) -> None:
-        """Body bytes of the peer."""
+    def receive(self, data: bytes) -> int:
+        """Body bytes of the peer; tell what it owes now.
+
+        Raises:
+            Http2Error: Too much was refused, or inflated.
+        """
         deframer = self._deframer
         before = deframer.buffered_bytes
         try:
@@ -180,26 +203,31 @@ class NativeStream:
         except GrpcError as exc:
             for payload in exc.before:
                 self._on_message(payload)
-            self._owner.stats.refused_messages += 1
-            self._owner.limit_reached("message")
-            self.end(CloseReason.CANCELLED, status_trailers(exc.code, str(exc)))
-            return
-        kept = deframer.buffered_bytes - before
-        if kept:
-            self._hold(kept)
-        self.waits_for_peer = bool(before + kept)
+            self._refuse_message(exc)
+            return ENDED
+        buffered = deframer.buffered_bytes
+        if buffered != before:
+            self._hold(buffered - before)
         for payload in messages:
             self._on_message(payload)
+        if self.closed:
+            return ENDED
+        if deframer.more:
+            return MORE
+        if not buffered:
+            return WHOLE
+        return BEGUN if messages or not before else OWED
 
     def half_close(self) -> None:
-        """The peer will send no more."""
+        """The peer will send no more. Raises Http2Error: too much was refused."""
         self.peer_is_done = True
         handler = self._handler
         if self.closed or self._status is not None or handler is None:
             return
         if self._deframer.buffered_bytes:
-            what = "the request ends within a message"
-            self.end(CloseReason.CANCELLED, status_trailers(StatusCode.INTERNAL, what))
+            self._refuse_message(
+                GrpcError(StatusCode.INTERNAL, "the request ends within a message")
+            )
             return
         self._calling = True
         try:
@@ -226,6 +254,14 @@ class NativeStream:
             self._send_status(status)
             self._owner.answered()
         self._close(reason)
+
+    def _refuse_message(self, error: GrpcError) -> None:
+        if self.closed:
+            return
+        self._owner.stats.refused_messages += 1
+        self._owner.limit_reached("message")
+        self.end(CloseReason.CANCELLED, status_trailers(error.code, str(error)))
+        self._owner.refused()
 
     def _on_message(self, payload: bytes) -> None:
         handler, stats = self._handler, self._owner.stats

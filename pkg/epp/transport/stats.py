@@ -21,7 +21,8 @@ class TransportStats:
         bytes_sent: Their payload.
         resets: Streams that the peer reset.
         refused_messages: Messages too large, compressed in an unknown way, or cut short.
-        errors: Connections that we ended, by kind.
+        errors: Connections, streams and handshakes that ended because of what the peer did, and
+            idle connections that made room for others, by kind.
         blocked_seconds: Time that connections had answers which the peer's windows kept back.
     """
 

@@ -1,18 +1,17 @@
-"""The official client, both of its APIs, against the native server, with and without TLS."""
+"""The official client's asyncio API against the native server, with and without TLS."""
 
 import asyncio
 import hashlib
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
-import uvloop
 
 from epp.testing.authority import Authority
+from epp.transport.http2 import Http2, PingReceived
 from epp.transport.limits import TransportLimits
 from epp.transport.native_server import NativeServer
 from epp.transport.stream import CloseReason, StatusCode, StreamSender
@@ -33,6 +32,7 @@ class Talk:
 
     def __init__(self, service: "Service", sender: StreamSender) -> None:
         self.sender = sender
+        self.metadata = sender.metadata
         self.messages: list[bytes] = []
         self.ends: list[CloseReason] = []
         self._service = service
@@ -126,7 +126,7 @@ async def test_metadata_goes_both_ways(tls: TlsContext | None) -> None:
         call: Any = there.stream_stream(PATH)(metadata=sent)
         await call.write(b"x")
         await call.read()
-        received = service.talks[0].sender.metadata
+        received = service.talks[0].metadata
         await call.done_writing()
         await call.read()
         trailers = await call.trailing_metadata()
@@ -271,19 +271,39 @@ async def test_deflate_which_we_do_not_announce_is_refused() -> None:
     assert "deflate" in details
 
 
-async def test_keep_alive_pings_of_the_client_are_answered() -> None:
-    options = [
-        ("grpc.keepalive_time_ms", 1000),
-        ("grpc.keepalive_timeout_ms", 500),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-    ]
+KEEP_ALIVE = [
+    ("grpc.keepalive_time_ms", 1000),  # the library's least
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
 
-    async with serving(Service()) as (server, port), channel(port, options=options) as there:
+
+class Pings:
+    """Counts what clients ask; they look at nothing else once a stream is quiet."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.heard = 0
+        receive = Http2.receive
+
+        def counting(engine: Http2, data: bytes) -> Any:
+            events = receive(engine, data)
+            self.heard += sum(isinstance(event, PingReceived) for event in events)
+            return events
+
+        monkeypatch.setattr(Http2, "receive", counting)
+
+
+async def test_keep_alive_pings_of_the_client_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two pings the first must have been answered: the library has one on its way."""
+    pings = Pings(monkeypatch)
+
+    async with serving(Service()) as (server, port), channel(port, options=KEEP_ALIVE) as there:
         call: Any = there.stream_stream(PATH)()
         await call.write(b"x")
         await call.read()
-        await asyncio.sleep(1.8)
+        before = pings.heard
+        await until(lambda: pings.heard >= before + 2)
         await call.write(b"y")
         answer = await call.read()
         connections = server.stats.connections
@@ -305,7 +325,7 @@ async def test_keep_alive_pings_of_ours_are_answered() -> None:
         await call.write(b"x")
         await call.read()
         (protocol,) = server._protocols
-        await until(lambda: protocol.connection.answered_pings >= 2)
+        await until(lambda: protocol.connection.control.answered_pings >= 2)
         await call.write(b"y")
         answer = await call.read()
         call.cancel()
@@ -347,57 +367,3 @@ async def test_a_drain_under_load_loses_nothing(tls: TlsContext | None) -> None:
     assert left == 0
     assert set(outcomes) <= {"OK", "UNAVAILABLE"}
     assert {tuple(talk.ends) for talk in service.talks} == {(CloseReason.FINISHED,)}
-
-
-def test_the_synchronous_client(tls: TlsContext | None) -> None:
-    """From a thread of its own; the server runs on uvloop in this one."""
-    service = Service()
-    service.trailers = [("done", "yes")]
-    found: dict[str, Any] = {}
-
-    def talk(port: int) -> None:
-        with synchronous_channel(port, tls) as there:
-            call = there.stream_stream(PATH)(
-                _feed(found), metadata=(("from", "thread"),), timeout=20
-            )
-            found["answers"] = list(call)
-            found["code"], found["trailers"] = call.code(), dict(call.trailing_metadata())
-            cancelled: Any = there.stream_stream(PATH)(_forever(found))
-            found["first"] = next(cancelled)
-            cancelled.cancel()
-            found["cancelled"] = cancelled.code()
-            found["stop"].set()
-
-    async def serve() -> None:
-        async with serving(service, tls) as (_, port):
-            await asyncio.get_running_loop().run_in_executor(None, talk, port)
-            await until(lambda: service.open == 0)
-
-    found["stop"] = threading.Event()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
-
-    assert found["answers"] == [b"%d" % n for n in range(100)]
-    assert found["code"] is grpc.StatusCode.OK
-    assert found["trailers"] == {"done": "yes"}
-    assert found["first"] == b"forever"
-    assert found["cancelled"] is grpc.StatusCode.CANCELLED
-    assert service.talks[0].ends == [CloseReason.FINISHED]
-    assert service.talks[1].ends == [CloseReason.CANCELLED]
-
-
-def synchronous_channel(port: int, tls: TlsContext | None) -> Any:
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    if tls is None:
-        return grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
-    credentials = grpc.ssl_channel_credentials(AUTHORITY.pem)
-    return grpc.secure_channel(f"localhost:{port}", credentials, options=options)
-
-
-def _feed(_found: dict[str, Any]) -> Iterator[Any]:
-    yield from (b"%d" % number for number in range(100))
-
-
-def _forever(found: dict[str, Any]) -> Iterator[Any]:
-    yield b"forever"
-    found["stop"].wait(20)

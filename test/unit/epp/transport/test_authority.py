@@ -131,6 +131,22 @@ def test_long_values_keep_their_length() -> None:
     assert authorities_seen(fed(conversation(authority))) == [b"x-" * 200]
 
 
+def test_a_frame_that_would_outgrow_the_engine_is_left_alone() -> None:
+    """Its reset costs one stream, a frame that is too large the connection."""
+    authority = "a|" + "e" * 20_000  # Huffman makes five bits of each
+    data = conversation(authority)
+
+    assert len(data) < 16_384
+    assert fed(data) == data
+
+
+def test_the_first_name_decides_for_its_connection() -> None:
+    """To follow every connection would cost all of them what hardly one needs."""
+    data = conversation("epp:9002", ISTIO)
+
+    assert authorities_seen(fed(data)) == [b"epp:9002"]
+
+
 @given(st.binary(max_size=300), st.lists(st.integers(min_value=1, max_value=300), max_size=5))
 def test_no_bytes_make_it_raise_or_lose_any(garbage: bytes, cuts: list[int]) -> None:
     data = conversation(ISTIO) + garbage

@@ -162,6 +162,69 @@ def test_any_split_into_reads_gives_the_same_messages(
     assert deframer.buffered_bytes == 0
 
 
+@given(
+    st.lists(st.binary(max_size=20), max_size=40),
+    st.integers(min_value=1, max_value=7),
+    st.integers(min_value=1, max_value=300),
+)
+def test_messages_that_are_not_cut_at_once_come_with_the_next_calls(
+    messages: list[bytes], at_once: int, read_bytes: int
+) -> None:
+    wire = b"".join(frame(message) for message in messages)
+    deframer = Deframer(LIMIT, at_once=at_once)
+    got: list[bytes] = []
+
+    for start in range(0, len(wire), read_bytes):
+        parts = [deframer.feed(wire[start : start + read_bytes])]
+        while deframer.more:
+            parts.append(deframer.feed(b""))
+        assert max(len(part) for part in parts) <= at_once
+        got += [message for part in parts for message in part]
+
+    assert got == messages
+    assert deframer.buffered_bytes == 0
+
+
+def test_a_message_that_was_inflated_is_enough_for_one_call() -> None:
+    compressed = b"\x01" + frame(gzip.compress(b"x"))[1:]
+    deframer = Deframer(LIMIT, gzip=True, at_once=10)
+
+    calls = [deframer.feed(compressed + compressed + frame(b"y"))]
+    while deframer.more:
+        calls.append(deframer.feed(b""))
+
+    assert [list(call) for call in calls] == [[b"x"], [b"x"], [b"y"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "told", "text"),
+    [
+        pytest.param(gzip.compress(bytes(500)), [500], None, id="fits"),
+        pytest.param(gzip.compress(bytes(900)), [501], "larger than 500", id="too-large"),
+        pytest.param(gzip.compress(bytes(500))[:-4], [500], "truncated", id="truncated"),
+        pytest.param(b"no gzip", [500], "not valid", id="not-gzip"),
+        pytest.param(bytes(501), [], "larger than 500", id="too-large-before-it-is-inflated"),
+    ],
+)
+def test_inflating_has_a_limit_of_its_own_and_is_told_of(
+    body: bytes, told: list[int], text: str | None
+) -> None:
+    inflated: list[int] = []
+    deframer = Deframer(
+        LIMIT, gzip=True, max_inflated_bytes=500, on_inflated=inflated.append, at_once=16
+    )
+    wire = b"\x01" + frame(body)[1:]
+
+    assert list(deframer.feed(frame(bytes(900)))) == [bytes(900)]
+    if text is None:
+        assert list(deframer.feed(wire)) == [bytes(500)]
+    else:
+        with pytest.raises(GrpcError, match=text):
+            deframer.feed(wire)
+
+    assert inflated == told
+
+
 def test_an_incomplete_message_waits_and_is_counted() -> None:
     deframer = Deframer(LIMIT)
 

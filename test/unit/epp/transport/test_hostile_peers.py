@@ -1,6 +1,7 @@
 """Peers that ask for too much: their connection ends or waits, the others never notice."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -109,11 +110,11 @@ def goaways(frames: list[Frame]) -> list[int]:
     return [found.code for found in frames if found.kind == Kind.GOAWAY]
 
 
-BOMB = (
-    hpack([*GRPC_HEADERS[:3], (b":path", PATH), *GRPC_HEADERS[3:]])
-    + hpack_indexed(b"a", b"x" * 4000)
-    + b"\xbe" * 4000
-)
+FIELDS = hpack([*GRPC_HEADERS[:3], (b":path", PATH), *GRPC_HEADERS[3:]])
+REMEMBERED = hpack_indexed(b"a", b"x" * 4000)
+BOMB = FIELDS + REMEMBERED + b"\xbe" * 4000
+GZIP = [(b"grpc-encoding", b"gzip")]
+GZIP_BOMB = b"\x01" + message(gzip.compress(bytes(8 * MIB)))[1:]
 
 
 @pytest.mark.parametrize(
@@ -130,10 +131,11 @@ BOMB = (
             {},
             id="continuation",
         ),
-        pytest.param([settings()] * 100, {"control_frames": FEW}, id="settings"),
+        pytest.param([settings()] * 40, {"control_frames": FEW}, id="settings"),
+        pytest.param([settings({4: n % 2}) for n in range(200)], {}, id="settings-in-one-read"),
         pytest.param([settings(dict.fromkeys(range(100, 200), 1))], {}, id="long-settings"),
         pytest.param(
-            [frame(Kind.PING, 0, 0, b"12345678")] * 100, {"control_frames": FEW}, id="ping"
+            [frame(Kind.PING, 0, 0, b"12345678")] * 40, {"control_frames": FEW}, id="ping"
         ),
         pytest.param(
             [frame(Kind.PING, 1, 0, b"12345678")] * 100, {"control_frames": FEW}, id="ping-answers"
@@ -179,6 +181,87 @@ async def test_a_flood_ends_its_connection_and_no_other(
     assert errors == {"flood": 1}
     assert [line["event"] for line in logs] == ["connection ended"]
     assert logs[0]["log_level"] == "warning"
+
+
+REQUESTS = range(1, 201, 2)
+
+
+@pytest.mark.parametrize(
+    ("refused", "limits", "kinds"),
+    [
+        pytest.param(
+            [request(n, b"/nowhere") for n in REQUESTS], {}, {"flood"}, id="unknown-method"
+        ),
+        pytest.param(
+            [request(n, PATH, extra=[(b"te", b"gzip")]) for n in REQUESTS],
+            {},
+            {"flood", "stream"},
+            id="malformed",
+        ),
+        pytest.param(
+            [frame(Kind.HEADERS, 4, 1, FIELDS + REMEMBERED + b"\xbe" * 30)]
+            + [frame(Kind.HEADERS, 4, n, FIELDS + b"\xbe" * 31) for n in REQUESTS[1:]],
+            {},
+            {"flood", "headers"},
+            id="long-headers",
+        ),
+        pytest.param(
+            [request(n, PATH) + data(n, b"\x07\0\0\0\0") for n in REQUESTS],
+            {},
+            {"flood", "message"},
+            id="bad-messages",
+        ),
+        pytest.param(
+            [request(n, PATH, extra=GZIP) + data(n, GZIP_BOMB, end=True) for n in REQUESTS],
+            {"refusals": Rate(burst=1_000, per_second=0)},
+            {"flood", "message"},
+            id="gzip-bombs",
+        ),
+    ],
+)
+async def test_refusals_without_end_end_their_connection_and_no_other(
+    tally: Any, refused: list[bytes], limits: dict[str, Any], kinds: set[str]
+) -> None:
+    with capture_logs() as logs:
+        async with scene(tally(), **{"refusals": FEW, **limits}) as at, raw_peer(at.port) as peer:
+            await peer.settle()
+            frames = await heard_until_the_end(peer, refused)
+            await at.ask_bystander()
+            errors = at.errors
+
+    assert goaways(frames) == [ENHANCE_YOUR_CALM]
+    assert set(errors) == kinds
+    assert errors["flood"] == 1
+    assert [line["log_level"] for line in logs] == ["warning"]
+
+
+async def heard_until_the_end(peer: RawPeer, parts: list[bytes]) -> list[Frame]:
+    """What the server says to one part after the other, for as long as it listens."""
+    frames = []
+    for part in parts:
+        await peer.send(part, frame(Kind.PING, 0, 0, b"and this"))
+        while (found := await peer.read()) is not None:
+            frames.append(found)
+            if found.kind == Kind.PING:
+                break
+        else:
+            break
+    return frames
+
+
+async def test_a_connection_has_one_line_whatever_it_does(tally: Any) -> None:
+    with capture_logs() as logs:
+        async with scene(tally()) as at, raw_peer(at.port) as peer:
+            await peer.send(request(1, PATH), data(1, b"\x07\0\0\0\0"))
+            await peer.read_until(Kind.HEADERS, 1)
+            await peer.send(data(0, b"x"))
+            await peer.rest()
+            errors = at.errors
+
+    assert errors == {"message": 1, "protocol": 1}
+    assert [(line["event"], line["kind"]) for line in logs] == [
+        ("stream ended by a limit", "message")
+    ]
 
 
 async def test_pings_whose_answers_are_not_read_end_the_connection(tally: Any) -> None:
@@ -382,7 +465,7 @@ async def test_what_waits_for_a_crowded_connection_is_bounded_by_not_reading(tal
 
 
 async def test_half_open_streams_without_progress_end(tally: Any) -> None:
-    """A thousand streams, each in the middle of a message: a byte now and then is no progress."""
+    """A thousand streams, each in the middle of a message."""
     service = tally()
 
     with capture_logs() as logs:
@@ -398,6 +481,47 @@ async def test_half_open_streams_without_progress_end(tally: Any) -> None:
     assert {found.stream_id for found in ends} == set(ids)
     assert errors == {"stalled stream": 1000}
     assert [line["event"] for line in logs] == ["stream ended by a limit"]
+
+
+async def test_a_byte_now_and_then_is_no_progress(tally: Any) -> None:
+    """Ten of them in the time that a stream may take."""
+    service = tally()
+    begun = b"\0\0\0\xff\xff"
+
+    async with scene(service, stalled_stream_seconds=0.5) as at, raw_peer(at.port) as peer:
+        ids = range(1, 201, 2)
+        await peer.send(*(request(n, PATH) + data(n, begun) for n in ids))
+        await at.until(lambda: len(service.handlers) == 100)
+
+        async def drip() -> None:
+            while True:
+                await peer.send(*(data(n, b"x") for n in ids))
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        await at.until(lambda: not service.open)
+        dripping.cancel()
+        errors = at.errors
+
+    assert errors == {"stalled stream": 100}
+
+
+async def test_short_blocks_are_counted_on_every_loop(tally: Any) -> None:
+    """Most are shorter than a millisecond, in which uvloop's own clock ticks."""
+    shut = PREFACE + settings({4: 0})
+    counted = []
+
+    async with scene(tally()) as at, raw_peer(at.port, greeting=shut) as peer:
+        await peer.settle()
+        for stream_id in range(1, 41, 2):
+            before = at.server.stats.blocked_seconds
+            await peer.send(request(stream_id, PATH), data(stream_id, message(b"x")))
+            await peer.settle()
+            await peer.send(window_update(stream_id, 100))
+            await peer.read_body(stream_id, 6)
+            counted.append(at.server.stats.blocked_seconds > before)
+
+    assert counted == [True] * 20
 
 
 async def test_a_stream_that_we_finished_and_its_peer_does_not_is_reset(tally: Any) -> None:

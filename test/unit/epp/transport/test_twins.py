@@ -13,9 +13,9 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from epp.errors import TransportError
 from epp.transport.grpcio_server import GrpcioServer
 from epp.transport.limits import TransportLimits
+from epp.transport.listening import ListenError
 from epp.transport.native_server import NativeServer
 from epp.transport.stream import CloseReason, Services, StatusCode, StreamFactory, StreamSender
 
@@ -517,14 +517,19 @@ async def test_stop_before_start_and_a_second_stop_do_nothing() -> None:
 async def test_a_port_in_use_is_an_error_that_names_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(TransportError, match=f"127.0.0.1:{port}"):
+        with pytest.raises(ListenError, match=f"127.0.0.1:{port}: Address already in use$"):
             await _transport.get()({}, host="127.0.0.1", port=port).start()
 
 
 async def test_a_second_server_on_the_port_is_an_error() -> None:
     async with serving(Service({})) as (_, port):
-        with pytest.raises(TransportError, match=str(port)):
+        with pytest.raises(ListenError, match=str(port)):
             await _transport.get()({}, host="127.0.0.1", port=port).start()
+
+
+async def test_an_address_that_is_not_ours_is_an_error_that_says_so() -> None:
+    with pytest.raises(ListenError, match="192.0.2.1:0: Cannot assign requested address$"):
+        await _transport.get()({}, host="192.0.2.1").start()
 
 
 @pytest.mark.parametrize(
