@@ -147,10 +147,10 @@ async def test_what_does_not_finish_in_time_is_ended(serve, drain, signals):
                 await eventually(lambda: _health_is(epp, "NOT_SERVING"), what="not ready")
                 epp.signal(signal.SIGINT)
             status = await epp.exit_status(seconds=10)
-            code, details = await stream.status()
+            code, _ = await stream.status()
 
     assert status == 0
-    assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+    assert code is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["term", "hup"])

@@ -217,7 +217,8 @@ SERVER_FLAGS = (
         metavar="SIZE",
         help="bodies and answers that one connection of the gRPC port may make us keep; a peer "
         "that does not take its answers is not served until it does; at least "
-        "--grpc-max-recv-msg-size; native transport only",
+        "--grpc-max-recv-msg-size; up to 64MiB that wait for their turn come on top; native "
+        "transport only",
     ),
     Flag(
         name="drain-timeout",

@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 READ_BYTES = 16 << 10
 """Given to the engine at a time, which nothing interrupts: in the smallest frames, a quarter of a
-millisecond; in headers that mean as much as they can, 13."""
+millisecond; in headers that mean as much as they can, some ten."""
 
 WARY_READ_BYTES = 2 << 10
 """The same once a peer has sent headers that we refuse."""
