@@ -216,6 +216,7 @@ async def test_an_expired_token_is_read_again(token_world, account, people, faul
             faults.cut_watches()
             await people.put(pod("b", "10.0.0.2"))
             await world.serves("a", "b")
+            await world.until(lambda: faults.open_watches == KINDS, what="a watch of each kind")
 
     assert fresh != account.token
     assert unauthorized(logs) == []
