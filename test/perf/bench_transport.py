@@ -41,6 +41,7 @@ HERE = Path(__file__).parent
 ECHO = b"/bench.Echo/Echo"
 TRANSPORTS = ("grpcio", "native")
 SMALL = Load("small request, JSON reply", ("--prompt-bytes", "200"))
+LARGE = Load("450 KB prompt, JSON reply", ("--prompt-bytes", "450000", "--connections", "8"))
 CHUNK = Load("per streamed reply chunk", ("--tokens", "200", "--stream"), per_chunk=True)
 PAYLOAD = b"x" * 600
 ASK_EVERY_SECONDS = 0.005
@@ -126,7 +127,7 @@ async def cpu_of(
     directory: Path, path: DataPath, sims: Sims, seconds: float, *, tls: bool
 ) -> tuple[list[list[str]], str]:
     """Both transports on one path; a row per load, and what the native one counted."""
-    loads = [SMALL] if path == "lean" else [SMALL, CHUNK]
+    loads = [SMALL, LARGE] if path == "lean" else [SMALL, LARGE, CHUNK]
     pair = make_pair(directory) if tls else None
     EdsWriter(directory / "endpoints.yaml").endpoint_added(
         Endpoint(namespace="bench", pod_name="sim", address=sims.addresses[0], port=sims.port)
