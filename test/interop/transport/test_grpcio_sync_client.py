@@ -7,116 +7,21 @@ import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import pytest
 import uvloop
 
-from epp.testing.authority import Authority
-from epp.transport.http2 import Http2, PingReceived
-from epp.transport.limits import TransportLimits
+from epp.testing.talking import AUTHORITY, KEEP_ALIVE, LARGE, PATH, Pings, Service, serving, until
 from epp.transport.native_server import NativeServer
-from epp.transport.stream import CloseReason, StreamSender
+from epp.transport.stream import CloseReason
 from epp.transport.tls_context import TlsContext
 
-PATH = "/test.Service/Talk"
 MIB = 1 << 20
-LARGE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-AUTHORITY = Authority()
-PAIR = AUTHORITY.issue("epp", hosts=["localhost", "127.0.0.1"])
 
 pytestmark = pytest.mark.timeout(60)
-Answer = Callable[["Talk", bytes], None]
-
-
-class Talk:
-    """One stream: answers by the service's hook, remembers how it ended."""
-
-    def __init__(self, service: "Service", sender: StreamSender) -> None:
-        self.sender = sender
-        self.metadata = sender.metadata
-        self.messages: list[bytes] = []
-        self.ends: list[CloseReason] = []
-        self._service = service
-
-    def on_message(self, payload: bytes) -> None:
-        self.messages.append(payload)
-        self._service.answer(self, payload)
-
-    def on_half_close(self) -> None:
-        self.sender.finish(metadata=self._service.trailers)
-
-    def on_closed(self, reason: CloseReason) -> None:
-        self.ends.append(reason)
-        self._service.open -= 1
-
-
-class Service:
-    def __init__(self, answer: Answer = lambda talk, payload: talk.sender.send(payload)) -> None:
-        self.answer = answer
-        self.trailers: list[tuple[str, str | bytes]] = []
-        self.talks: list[Talk] = []
-        self.open = 0
-
-    def __call__(self, sender: StreamSender) -> Talk:
-        self.open += 1
-        self.talks.append(Talk(self, sender))
-        return self.talks[-1]
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not fact():
-            await asyncio.sleep(0.005)
-
-
-@pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest) -> TlsContext | None:
-    if request.param == "plain":
-        return None
-    return TlsContext(certificate=PAIR.certificate, key=PAIR.key)
-
-
-@asynccontextmanager
-async def serving(
-    service: Service, tls: TlsContext | None = None, **limits: Any
-) -> AsyncIterator[tuple[NativeServer, int]]:
-    server = NativeServer(
-        {PATH: service}, host="127.0.0.1", tls=tls, limits=TransportLimits(**limits)
-    )
-    port = await server.start()
-    try:
-        yield server, port
-    finally:
-        await server.stop(0)
-    assert service.open == 0
-    assert [len(talk.ends) for talk in service.talks] == [1] * len(service.talks)
-
-
-KEEP_ALIVE = [
-    ("grpc.keepalive_time_ms", 1000),  # the library's least
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-]
-
-
-class Pings:
-    """Counts what clients ask; they look at nothing else once a stream is quiet."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.heard = 0
-        receive = Http2.receive
-
-        def counting(engine: Http2, data: bytes) -> Any:
-            events = receive(engine, data)
-            self.heard += sum(isinstance(event, PingReceived) for event in events)
-            return events
-
-        monkeypatch.setattr(Http2, "receive", counting)
 
 
 Script = Callable[[int], None]
