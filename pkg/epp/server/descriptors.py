@@ -18,10 +18,15 @@ def raise_descriptor_limit() -> int:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if soft == resource.RLIM_INFINITY:
+        return MOST
+    if soft >= wanted:
+        return soft
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        return wanted
-    return MOST if soft == resource.RLIM_INFINITY else soft
+    except (OSError, ValueError):  # systems with a lower limit of their own, macOS for one
+        return soft
+    return wanted
 
 
 def connections_for(descriptors: int, wanted: int) -> int:

@@ -39,6 +39,19 @@ def test_the_soft_limit_is_raised(
     assert limits[0] == after
 
 
+@pytest.mark.parametrize("refusal", [OSError("no"), ValueError("no")])
+def test_a_system_that_refuses_keeps_what_it_has(
+    limits: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+
+    assert raise_descriptor_limit() == 1024
+    assert limits == [(1024, 20_000)]
+
+
 @pytest.mark.parametrize(
     ("descriptors", "wanted", "connections"),
     [
