@@ -213,12 +213,13 @@ class Program:
 
         Whoever comes nevertheless is served: other replicas may not be known yet.
         """
-        self.readiness.drain()
-        if self.kubernetes is not None:
-            await self.kubernetes.resign()
-        now = announce_at = time.monotonic()
-        deadline = now + self.options.drain_seconds
+        began = time.monotonic()
+        deadline, announce_at = began + self.options.drain_seconds, began + ANNOUNCE_SECONDS
         log.info("draining", requests=self.ext_proc.open_streams)
+        self.readiness.drain()
+        self.grpc.transport.announce_shutdown()
+        if self.kubernetes is not None:  # takes seconds when the API server does not answer
+            await self.kubernetes.resign()
         while (now := time.monotonic()) < deadline and not hurry.is_set() and not self._quiet():
             if now >= announce_at:
                 self.grpc.transport.announce_shutdown()
